@@ -1,0 +1,195 @@
+"""Random writes, late and repeated notifications, slow looks, sessions that come and go; no socket.
+
+The invariant: when writers stop, every client has exactly what its queries match; and on the way no
+client is told anything that a strict one would throw on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.live.strict import Query, Row, StrictSession
+from trigger_ddp.changes.change import Change, Gap
+from trigger_ddp.live.compile import Dependency, Reach
+from trigger_ddp.live.engine import Engine
+from trigger_ddp.live.evaluation import Evaluation
+from trigger_ddp.live.shape import State
+from trigger_ddp.protocol.fanout import Fanout
+from trigger_ddp.protocol.session import Subscription
+
+QUERIES = [
+    Query("all", lambda row: True),
+    Query("big", lambda row: row["n"] >= 5),
+    Query("even", lambda row: row["n"] % 2 == 0),
+    Query("names only", lambda row: True, ("name",)),
+    Query("big numbers", lambda row: row["n"] >= 5, ("n",)),
+]
+BY_KEYS: dict[str, Any] = {"t": Dependency(None, Reach.KEYS, 0, 1)}  # type: ignore[arg-type]  # the table is not asked
+RERUN: dict[str, Any] = {"t": Dependency(None, Reach.EVERYTHING)}  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass
+class Looking:
+    evaluation: Evaluation
+    query: Query
+    rows: dict[str, Row] | None = None
+
+
+class World:
+    """A table, its queue of notifications, the engine, and some sessions."""
+
+    def __init__(self, sessions: int, rerun: bool) -> None:
+        self.rows: dict[str, Row] = {}
+        self.queue: list[Change | Gap] = []
+        self.engine = Engine(requery_interval=0)
+        self.fanout = Fanout()
+        self.sessions = [StrictSession() for _ in range(sessions)]
+        self.looking: list[Looking] = []
+        self.waiting: list[tuple[StrictSession, Subscription]] = []
+        self.compiled = [query.compiled(RERUN if rerun else BY_KEYS) for query in QUERIES]
+        self.numbers = 0
+
+    def write(self, key: str, row: Row | None) -> None:
+        if row is None:
+            if self.rows.pop(key, None) is None:
+                return
+        else:
+            self.rows[key] = row
+        self.queue.append(Change("t", "U", ((key,),)))
+
+    def subscribe(self, session: int, query: int) -> None:
+        self.numbers += 1
+        subscription = Subscription(str(self.numbers), str(query))
+        owner = self.sessions[session % len(self.sessions)]
+        owner.subscriptions[subscription.id] = subscription
+        subscription.held = [self.engine.acquire(self.compiled[query])]
+        self.waiting.append((owner, subscription))
+        self.show_loaded()
+
+    def unsubscribe(self, session: int) -> None:
+        owner = self.sessions[session % len(self.sessions)]
+        for subscription in owner.subscriptions.values():
+            self.waiting = [pair for pair in self.waiting if pair[1] is not subscription]
+            for query in owner.stop(subscription):
+                self.fanout.unwatch(query, owner)
+            for query in subscription.held:
+                self.engine.release(query)
+            return
+
+    def show_loaded(self) -> None:
+        for pair in list(self.waiting):
+            owner, subscription = pair
+            [query] = subscription.held
+            if query.state is State.LIVE:
+                self.waiting.remove(pair)
+                if owner.show(subscription, query):
+                    self.fanout.watch(query, owner)
+
+    def deliver(self, count: int, repeat: bool) -> None:
+        batch, self.queue = self.queue[:count], self.queue[count:]
+        for event in batch * (2 if repeat else 1):
+            self.engine.receive(event)
+
+    def look(self) -> None:
+        names = {compiled.identity: query for compiled, query in zip(self.compiled, QUERIES, strict=True)}
+        for evaluation in self.engine.due(0):
+            self.looking.append(Looking(evaluation, names[evaluation.shape.compiled.identity]))
+
+    def snapshot(self) -> None:
+        for looking in self.looking:
+            looking.rows = looking.rows or {key: dict(row) for key, row in self.rows.items()}
+
+    def answer(self, which: int, lost: bool) -> None:
+        if not self.looking:
+            return
+        looking = self.looking.pop(which % len(self.looking))
+        if lost:
+            self.engine.restart(looking.evaluation)
+            return
+        rows = self.rows if looking.rows is None else looking.rows
+        answers = looking.query.answers(looking.evaluation, rows)
+        self.fanout.tell(self.engine.complete(looking.evaluation, answers))
+        self.show_loaded()
+
+    def settle(self) -> None:
+        while self.queue or self.looking or self.engine.next_due() is not None:
+            self.deliver(len(self.queue), repeat=False)
+            self.look()
+            while self.looking:
+                self.answer(0, lost=False)
+
+    def expected(self, session: StrictSession) -> dict[tuple[str, str], Row]:
+        told: dict[tuple[str, str], Row] = {}
+        for subscription in session.subscriptions.values():
+            query = QUERIES[int(subscription.name)]
+            for key, row in self.rows.items():
+                if query.matches(row):
+                    fields = {name: row[name] for name in query.fields or ("n", "name")}
+                    told.setdefault(("things", row.get("id", key)), {}).update(fields)
+        return told
+
+
+keys = st.sampled_from("abcdef")
+rows = st.fixed_dictionaries({"n": st.integers(0, 9), "name": st.sampled_from(["x", "y", "z"])})
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), keys, rows),
+        st.tuples(st.just("write"), keys, st.none()),
+        st.tuples(st.just("subscribe"), st.integers(0, 2), st.integers(0, len(QUERIES) - 1)),
+        st.tuples(st.just("unsubscribe"), st.integers(0, 2)),
+        st.tuples(st.just("deliver"), st.integers(1, 5), st.booleans()),
+        st.tuples(st.just("look")),
+        st.tuples(st.just("snapshot")),
+        st.tuples(st.just("answer"), st.integers(0, 5), st.booleans()),
+        st.tuples(st.just("gap")),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(operations, st.booleans())
+def test_clients_converge_and_are_never_told_nonsense(script, rerun):
+    world = World(3, rerun)
+    for name, *arguments in script:
+        if name == "gap":
+            # What was on the way is lost; the gap says so.
+            world.queue = [Gap(None, "reconnected")]
+        else:
+            getattr(world, name)(*arguments)
+    world.settle()
+    for session in world.sessions:
+        assert session.documents == world.expected(session)
+    for session in world.sessions:
+        while session.subscriptions:
+            world.unsubscribe(world.sessions.index(session))
+        assert session.documents == {}
+        assert session.views == {}
+    assert world.engine.statistics().live_queries == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(keys, rows | st.none()), max_size=20), st.lists(st.tuples(keys, rows), max_size=5))
+def test_a_barrier_is_passed_just_when_what_came_before_it_is_evaluated(before, after):
+    world = World(1, rerun=False)
+    world.subscribe(0, 0)
+    world.settle()
+    for key, row in before:
+        world.write(key, row)
+    world.deliver(len(world.queue), repeat=False)
+    world.look()
+    expected = {("things", key): dict(row) for key, row in world.rows.items()}
+    world.snapshot()
+    barrier = world.engine.barrier()
+    for key, row in after:
+        world.write(key + "'", row)
+    world.deliver(len(world.queue), repeat=False)
+    while not world.engine.has_passed(barrier):
+        world.look()
+        world.answer(0, lost=False)
+    documents = world.sessions[0].documents
+    assert {name: row for name, row in documents.items() if not name[1].endswith("'")} == expected

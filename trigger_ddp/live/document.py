@@ -1,0 +1,65 @@
+"""A document as clients see it, and the difference between what was and what is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple, NewType
+
+#: A row's primary key as text, its parts joined by U+001F where there are several. It names the row inside
+#: the server; the document's id, which clients see, may be another column (an AleaIdField).
+Key = NewType("Key", str)
+
+#: Field name to its value, already encoded as EJSON.
+Fields = Mapping[str, bytes]
+
+_SEPARATOR = "\x1f"
+
+
+def key_of(parts: tuple[str | None, ...]) -> Key:
+    """The key of a row whose primary key columns have these values as text."""
+    return Key(parts[0] or "") if len(parts) == 1 else Key(_SEPARATOR.join(part or "" for part in parts))
+
+
+def key_parts(key: Key) -> tuple[str, ...]:
+    """The inverse of `key_of`."""
+    return tuple(key.split(_SEPARATOR))
+
+
+class Document(NamedTuple):
+    """One row as its collection shows it. Replaced when the row changes, never altered."""
+
+    id: str
+    fields: Fields
+
+
+class Transition(NamedTuple):
+    """One document before and after: it left (new is None), came (old is None) or changed, its id the same."""
+
+    key: Key
+    old: Document | None
+    new: Document | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """Two versions of one document's fields compared.
+
+    Args:
+        fields: what is new or has another value.
+        cleared: names of the fields that are gone.
+    """
+
+    fields: dict[str, bytes]
+    cleared: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.fields or self.cleared)
+
+
+def difference(old: Fields, new: Fields) -> Difference:
+    """What a client that has ``old`` must be told to have ``new``."""
+    return Difference(
+        {name: value for name, value in new.items() if old.get(name) != value},
+        [name for name in old if name not in new],
+    )

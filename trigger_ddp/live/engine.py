@@ -1,0 +1,196 @@
+"""All live queries of a process: finds the shared one, sends changes to the shapes they touch.
+
+No I/O and no clock. The server feeds it and runs what it asks for:
+
+    query = engine.acquire(compiled)        a subscription wants this queryset
+    engine.receive(change)                  a notification arrived
+    for evaluation in engine.due(now):      run each, then
+        engine.complete(evaluation, answers)    … and tell every delta to the sessions
+        engine.restart(evaluation)              … or the database was away: ask again
+        engine.widen(evaluation)                … or these keys can't be asked about: ask about all
+        engine.fail(evaluation, error)          … or it can't be answered: live queries failed
+    engine.release(query)                   the subscription ended
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from trigger_ddp.changes.change import Change, Gap
+from trigger_ddp.live.compile import CompiledQuery, Reach
+from trigger_ddp.live.document import key_of
+from trigger_ddp.live.evaluation import Answer, Evaluation
+from trigger_ddp.live.shape import Delta, LiveQuery, Shape
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Statistics:
+    """How much there is. Whole numbers at one moment."""
+
+    shapes: int
+    live_queries: int
+    documents: int
+    waiting_shapes: int
+
+
+class Barrier:
+    """Everything that waited or ran when `Engine.barrier` was called; passed once it is evaluated."""
+
+    def __init__(self, shapes: Iterable[Shape]) -> None:
+        self._needed = {
+            shape: shape.completed + (shape.running is not None) + shape.waiting for shape in shapes
+        }
+
+    def passed(self, alive: Iterable[Shape]) -> bool:
+        """Whether all of it is evaluated; ``alive`` are the shapes that still exist."""
+        there = set(alive)
+        self._needed = {
+            shape: count
+            for shape, count in self._needed.items()
+            if shape in there and shape.completed < count
+        }
+        return not self._needed
+
+
+class Engine:
+    """The live queries of one process.
+
+    Args:
+        requery_interval: least seconds between the starts of two whole runs of one shape.
+    """
+
+    def __init__(self, requery_interval: float = 0.05) -> None:
+        self._requery_interval = requery_interval
+        self._shapes: dict[tuple[str, str], Shape] = {}
+        self._readers: dict[str, dict[Shape, None]] = {}  # table name to the shapes that depend on it
+        self._active: dict[Shape, None] = {}  # shapes with something in the inbox and nothing running
+
+    def acquire(self, compiled: CompiledQuery) -> LiveQuery:
+        """The live query for ``compiled``, shared with everyone who has it. Pair with `release`.
+
+        Before this call a LISTEN on every table in ``compiled.tables`` must be in force, or a change
+        between the first look and the LISTEN is lost.
+        """
+        shape = self._shapes.get(compiled.identity)
+        if shape is None:
+            shape = self._shapes[compiled.identity] = Shape(compiled)
+            for name in compiled.tables:
+                self._readers.setdefault(name, {})[shape] = None
+        query = shape.queries.get(compiled.route)
+        if query is None:
+            query = shape.queries[compiled.route] = LiveQuery(shape, compiled.route)
+            shape.look_at_everything()
+            self._activate(shape)
+        query.holds += 1
+        return query
+
+    def release(self, query: LiveQuery) -> None:
+        """One who acquired ``query`` has let go; the last one ends it."""
+        query.holds -= 1
+        if not query.holds:
+            self._forget(query)
+
+    def _forget(self, query: LiveQuery) -> None:
+        shape = query.shape
+        if shape.queries.get(query.route) is query:
+            del shape.queries[query.route]
+        if shape.queries or self._shapes.get(shape.compiled.identity) is not shape:
+            return
+        del self._shapes[shape.compiled.identity]
+        self._active.pop(shape, None)
+        for name in shape.compiled.tables:
+            self._readers[name].pop(shape)
+            if not self._readers[name]:
+                del self._readers[name]
+
+    def receive(self, event: Change | Gap) -> None:
+        """Note for every shape that ``event`` touches what it must look at again."""
+        if isinstance(event, Gap):
+            shapes = self._shapes.values() if event.table is None else self._readers.get(event.table, ())
+            for shape in shapes:
+                shape.look_at_everything()
+                self._activate(shape)
+            return
+        for shape in self._readers.get(event.table, ()):
+            dependency = shape.compiled.tables[event.table]
+            if dependency.reach is Reach.EVERYTHING:
+                shape.look_at_everything()
+            else:
+                shape.look_at(
+                    key_of(row[dependency.first : dependency.last])
+                    for rows in (event.rows, event.old)
+                    for row in rows
+                    if row[dependency.first] is not None
+                )
+            if shape.waiting:
+                self._activate(shape)
+
+    def _activate(self, shape: Shape) -> None:
+        if shape.running is None:
+            self._active[shape] = None
+
+    def due(self, now: float) -> list[Evaluation]:
+        """The evaluations to run now, begun: each must end in `complete`, `restart` or `fail`.
+
+        Args:
+            now: seconds on any steady clock, the same one in every call.
+        """
+        ready = [shape for shape in self._active if not shape.wants_everything or shape.not_before <= now]
+        for shape in ready:
+            del self._active[shape]
+            if shape.wants_everything:
+                shape.not_before = now + self._requery_interval
+        return [shape.start() for shape in ready]
+
+    def next_due(self) -> float | None:
+        """When `due` will have something though nothing else happens; None if never."""
+        return min((shape.not_before for shape in self._active), default=None)
+
+    def complete(self, evaluation: Evaluation, answers: Iterable[Answer]) -> Iterator[Delta]:
+        """What the answers change. Tell each delta before asking for the next, and ask to the end."""
+        yield from evaluation.shape.complete(answers)
+        self._resume(evaluation.shape)
+
+    def restart(self, evaluation: Evaluation) -> None:
+        """There was no answer and there may be one later: `due` will ask again."""
+        evaluation.shape.restart()
+        self._resume(evaluation.shape)
+
+    def widen(self, evaluation: Evaluation) -> None:
+        """The keys could not be asked about: `due` will ask about everything instead."""
+        evaluation.shape.restart()
+        evaluation.shape.look_at_everything()
+        self._resume(evaluation.shape)
+
+    def fail(self, evaluation: Evaluation, error: BaseException) -> list[LiveQuery]:
+        """There will be no answer: the live queries that are no longer live, each with its ``error``.
+
+        They are forgotten, so that the next subscription tries anew.
+        """
+        failed = evaluation.shape.fail(error)
+        for query in failed:
+            self._forget(query)
+        self._resume(evaluation.shape)
+        return failed
+
+    def _resume(self, shape: Shape) -> None:
+        if shape.waiting and self._shapes.get(shape.compiled.identity) is shape:
+            self._active[shape] = None
+
+    def barrier(self) -> Barrier:
+        """A barrier behind everything received so far."""
+        return Barrier(shape for shape in self._shapes.values() if shape.waiting or shape.running is not None)
+
+    def has_passed(self, barrier: Barrier) -> bool:
+        """Whether everything received before ``barrier`` was made is evaluated."""
+        return barrier.passed(self._shapes.values())
+
+    def statistics(self) -> Statistics:
+        queries = [query for shape in self._shapes.values() for query in shape.queries.values()]
+        return Statistics(
+            shapes=len(self._shapes),
+            live_queries=len(queries),
+            documents=sum(len(query.documents) for query in queries),
+            waiting_shapes=len(self._active),
+        )
