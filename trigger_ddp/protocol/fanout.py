@@ -1,0 +1,38 @@
+"""Who is to be told of which live query's changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trigger_ddp.live.shape import Delta, LiveQuery
+from trigger_ddp.protocol.session import Session
+from trigger_ddp.protocol.views import Broadcast
+
+
+class Fanout:
+    """The sessions behind each live query, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[LiveQuery, dict[Session, None]] = {}
+
+    def watch(self, query: LiveQuery, session: Session) -> None:
+        """From now on tell ``session`` of the changes of ``query``."""
+        self._sessions.setdefault(query, {})[session] = None
+
+    def unwatch(self, query: LiveQuery, session: Session) -> None:
+        """Tell ``session`` no more; it need not have been told before."""
+        if sessions := self._sessions.get(query):
+            sessions.pop(session, None)
+            if not sessions:
+                del self._sessions[query]
+
+    def sessions(self, query: LiveQuery) -> list[Session]:
+        """Who is told of ``query``."""
+        return list(self._sessions.get(query, ()))
+
+    def tell(self, deltas: Iterable[Delta]) -> None:
+        """Give each delta to the sessions behind its live query, one delta after the other."""
+        for delta in deltas:
+            broadcast = Broadcast(delta)
+            for session in self._sessions.get(delta.query, ()):
+                session.views[delta.query.collection].apply(broadcast)

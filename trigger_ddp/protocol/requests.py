@@ -1,0 +1,143 @@
+"""Messages from client to server: parsed, checked, and turned into what the session is asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgspec
+
+from trigger_ddp import ejson
+from trigger_ddp.errors import TriggerDDPError
+
+#: The versions of DDP spoken here, the best first.
+VERSIONS = ("1", "pre2", "pre1")
+
+
+class BadRequest(TriggerDDPError):
+    """The client sent what DDP does not allow; it is told so and the session goes on.
+
+    Args:
+        reason: the text that Meteor's server sends for it.
+        offending: the message as far as it could be parsed.
+    """
+
+    def __init__(self, reason: str, offending: Any = None) -> None:
+        super().__init__(reason, offending)
+        self.reason = reason
+        self.offending = offending
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Start publication ``name`` with ``params`` as subscription ``id``."""
+
+    id: str
+    name: str
+    params: list[Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """End subscription ``id``."""
+
+    id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """Run ``method`` with ``params`` as invocation ``id``."""
+
+    id: str
+    method: str
+    params: list[Any]
+    random_seed: str | None
+
+
+Request = Subscribe | Unsubscribe | Call
+
+Message = dict[str, Any]
+
+
+def parse(text: str | bytes) -> Message:
+    """One message off the wire, its ``params`` still JSON.
+
+    Raises:
+        BadRequest: it is not a JSON object with a ``msg``.
+    """
+    try:
+        message = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise BadRequest("Bad request") from None
+    if not isinstance(message, (dict, list)):
+        raise BadRequest("Bad request")
+    if not isinstance(message, dict) or not message.get("msg"):
+        raise BadRequest("Bad request", message)
+    return message
+
+
+def decode_values(message: Message) -> Message:
+    """``message`` with EJSON decoded where DDP has it: ``fields``, ``params`` and ``result``.
+
+    Raises:
+        BadRequest: some value claims a type that nobody knows, or ``cleared`` is not an array.
+    """
+    if "cleared" in message and not isinstance(message["cleared"], list):
+        raise BadRequest("Parse error")
+    try:
+        return {
+            name: ejson.from_json(value) if name in ("fields", "params", "result") else value
+            for name, value in message.items()
+        }
+    except ejson.EJSONError:
+        raise BadRequest("Parse error") from None
+
+
+def request_of(message: Message, original: Message) -> Request:
+    """What a parsed message asks for.
+
+    Args:
+        message: as `decode_values` gives it.
+        original: as `parse` gave it, for the error.
+
+    Raises:
+        BadRequest: it is malformed, or not a request at all.
+    """
+    kind = message["msg"]
+    if kind == "sub":
+        if not (_is_text(message, "id", "name") and _has_params(message)):
+            raise BadRequest("Malformed subscription", original)
+        return Subscribe(message["id"], message["name"], message.get("params", []))
+    if kind == "unsub" and _is_text(message, "id"):
+        return Unsubscribe(message["id"])
+    if kind == "method":
+        if not (
+            _is_text(message, "id", "method")
+            and _has_params(message)
+            and isinstance(message.get("randomSeed", ""), str)
+        ):
+            raise BadRequest("Malformed method invocation", original)
+        return Call(message["id"], message["method"], message.get("params", []), message.get("randomSeed"))
+    raise BadRequest("Bad request", original)
+
+
+def _is_text(message: Message, *names: str) -> bool:
+    return all(isinstance(message.get(name), str) for name in names)
+
+
+def _has_params(message: Message) -> bool:
+    return isinstance(message.get("params", []), list)
+
+
+def agreed_version(message: Message) -> tuple[str, bool]:
+    """The version to speak after a ``connect``, and whether the client asked for just that one."""
+    version, support = message.get("version"), message.get("support")
+    if not (
+        isinstance(version, str)
+        and isinstance(support, list)
+        and all(isinstance(one, str) for one in support)
+        and version in support
+    ):
+        return VERSIONS[0], False
+    best = next((one for one in support if one in VERSIONS), VERSIONS[0])
+    return best, version == best

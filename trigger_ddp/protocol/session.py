@@ -1,0 +1,198 @@
+"""One DDP connection without its socket: what came in, what is to be done, what goes out.
+
+session.receive(text)           a message arrived; some are answered at once (ping, errors, connect)
+session.next_request()          the next thing to do, one at a time, in the order the client asked
+session.send(message)           put a message into the outgoing frames
+session.take()                  the frames to write now
+session.closing                 set once the connection is to be closed, after the outgoing frames
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from trigger_ddp.alea import meteor_random_id
+from trigger_ddp.errors import MeteorError
+from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.protocol import messages
+from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.requests import (
+    BadRequest,
+    Message,
+    Request,
+    agreed_version,
+    decode_values,
+    parse,
+    request_of,
+)
+from trigger_ddp.protocol.views import CollectionView
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Subscription:
+    """One running publication of one client.
+
+    Args:
+        id: the client's id for it.
+        name: the publication's name.
+        params: its parameters.
+        queries: the live queries whose documents the client has been told.
+        held: the live queries acquired for it, told or still loading.
+    """
+
+    id: str
+    name: str
+    params: list[Any] = dataclasses.field(default_factory=list)
+    queries: list[LiveQuery] = dataclasses.field(default_factory=list)
+    held: list[LiveQuery] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Closing:
+    """How the connection is to be closed: a WebSocket close code and its reason."""
+
+    code: int
+    reason: str
+
+
+class Session:
+    """The protocol state of one connection.
+
+    Args:
+        wire: how messages are framed for this client.
+        on_outgoing: called when the first frame after a `take` is put in.
+
+    Attributes:
+        id: the session's id, once the client has connected.
+        version: the DDP version agreed on; empty before that.
+        subscriptions: the client's subscriptions by id, in the order in which they were made.
+        views: the collections that live queries publish to this session, by name.
+    """
+
+    def __init__(self, wire: Wire, on_outgoing: Callable[[Session], None]) -> None:
+        self.wire = wire
+        self.id = ""
+        self.version = ""
+        self.subscriptions: dict[str, Subscription] = {}
+        self.views: dict[str, CollectionView] = {}
+        self.closing: Closing | None = None
+        self._on_outgoing = on_outgoing
+        self._outgoing: list[bytes] = []
+        self._inbox: deque[tuple[Message, Message]] = deque()  # decoded, and as it came
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def send(self, message: bytes) -> None:
+        """Put one message, as JSON, behind the others."""
+        self.push(frame(self.wire, message))
+
+    def push(self, frames: bytes) -> None:
+        """Put frames that are ready for this session's wire behind the others."""
+        if not self._outgoing:
+            self._on_outgoing(self)
+        self._outgoing.append(frames)
+
+    def take(self) -> bytes:
+        """All outgoing frames, which are then no longer here."""
+        outgoing, self._outgoing = self._outgoing, []
+        return b"".join(outgoing)
+
+    def close(self, code: int, reason: str) -> None:
+        """Ask for the connection to be closed; the first reason stands."""
+        if self.closing is None:
+            self.closing = Closing(code, reason)
+            self._inbox.clear()
+
+    # -- in -------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Number of messages that wait for their turn."""
+        return len(self._inbox)
+
+    def receive(self, text: str) -> None:
+        """A message arrived. Afterwards look at `next_request`, the outgoing frames and `closing`."""
+        if self.closing is not None:
+            return
+        try:
+            original = parse(text)
+            message = decode_values(original)
+            if message["msg"] == "connect":
+                self._connect(original)
+            elif not self.version:
+                raise BadRequest("Must connect first", original)
+            elif message["msg"] == "ping" and self.version != "pre1":
+                self.send(messages.pong(message))
+            elif message["msg"] == "pong" and self.version != "pre1":
+                pass  # hearing it was all: whoever received the text told the heartbeat
+            elif message["msg"] == "disconnect":
+                self.close(1000, "the client disconnects")
+            else:
+                self._inbox.append((message, original))
+        except BadRequest as bad:
+            self.send(messages.error(bad.reason, bad.offending))
+
+    def _connect(self, message: Message) -> None:
+        if self.version:
+            raise BadRequest("Already connected", message)
+        version, asked_for = agreed_version(message)
+        if not asked_for:
+            self.send(messages.failed(version))
+            self.close(1000, "no DDP version in common")
+            return
+        self.version = version
+        self.id = meteor_random_id()
+        self.send(messages.connected(self.id))
+
+    def next_request(self) -> Request | None:
+        """The next thing the client asked for, or None while there is none. Bad ones are answered here,
+        at their turn."""
+        while self._inbox:
+            try:
+                return request_of(*self._inbox.popleft())
+            except BadRequest as bad:
+                self.send(messages.error(bad.reason, bad.offending))
+        return None
+
+    # -- subscriptions --------------------------------------------------------------------------
+
+    def show(self, subscription: Subscription, query: LiveQuery) -> bool:
+        """Add a loaded live query to a subscription and tell the client its documents.
+
+        Returns:
+            True if changes of ``query`` must from now on be given to the session's view of its collection.
+        """
+        subscription.queries.append(query)
+        view = self.views.get(query.collection)
+        if view is None:
+            view = self.views[query.collection] = CollectionView(self, query.collection)
+        return view.attach(query)
+
+    def ready(self, subscription: Subscription) -> None:
+        """All initial documents of the subscription are told."""
+        self.send(messages.ready([subscription.id]))
+
+    def stop(self, subscription: Subscription, error: MeteorError | None = None) -> list[LiveQuery]:
+        """End a subscription: the client is told what goes with it, then that it is over.
+
+        Returns:
+            Those of its live queries that no other subscription of this session has.
+        """
+        left = []
+        for query in subscription.queries:
+            view = self.views[query.collection]
+            if view.detach(query):
+                left.append(query)
+            if not view:
+                del self.views[query.collection]
+        subscription.queries = []
+        self.subscriptions.pop(subscription.id, None)
+        self.nosub(subscription.id, error)
+        return left
+
+    def nosub(self, subscription_id: str, error: MeteorError | None = None) -> None:
+        """Tell the client that it has no subscription with this id."""
+        self.send(messages.nosub(subscription_id, None if error is None else error.as_dict()))
