@@ -14,7 +14,7 @@ from tests import postgres
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
 
-import django  # noqa: E402
+import django
 
 django.setup()
 
@@ -34,7 +34,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if wanted := os.environ.get("TDDP_TEST_PG"):
         majors = [major for major in majors if major == int(wanted)]
     chosen = majors if metafunc.definition.get_closest_marker("every_major") else majors[-1:]
-    metafunc.parametrize("cluster", chosen, indirect=True, ids=[f"pg{major}" for major in chosen], scope="session")
+    metafunc.parametrize(
+        "cluster", chosen, indirect=True, ids=[f"pg{major}" for major in chosen], scope="session"
+    )
 
 
 def pytest_sessionfinish() -> None:

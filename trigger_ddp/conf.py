@@ -85,20 +85,18 @@ def _read() -> tuple[Settings, list[checks.CheckMessage]]:
         least = field.metadata["least"]
         if least is not None and value < least:
             problems.append(
-                checks.Error(f"{name} must be at least {least}, not {value}.", hint=hint, id="trigger_ddp.E002")
+                checks.Error(
+                    f"{name} must be at least {least}, not {value}.", hint=hint, id="trigger_ddp.E002"
+                )
             )
             continue
         values[field.name] = value
     known = {f"DDP_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     for name in sorted(vars(django_settings._wrapped) if django_settings.configured else ()):
         if name.startswith("DDP_") and name not in known:
-            problems.append(
-                checks.Warning(
-                    f"{name} is not a setting of trigger_ddp.",
-                    hint="Known: " + ", ".join(sorted(known)) + ".",
-                    id="trigger_ddp.W001",
-                )
-            )
+            hint = "Known: " + ", ".join(sorted(known)) + "."
+            problem = f"{name} is not a setting of trigger_ddp."
+            problems.append(checks.Warning(problem, hint=hint, id="trigger_ddp.W001"))
     return Settings(**values), problems
 
 

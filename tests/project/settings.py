@@ -29,3 +29,8 @@ DATABASES = {
         "CONN_MAX_AGE": None,
     },
 }
+
+# A server process under test gets its DDP_* settings from the environment.
+for _name, _value in os.environ.items():
+    if _name.startswith("DDP_"):
+        globals()[_name] = float(_value) if "." in _value else int(_value)

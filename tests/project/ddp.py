@@ -1,0 +1,101 @@
+"""What the test project publishes beside the bookstore, and the methods its clients call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import Permission
+from django.db.models import F
+from django.db.models.expressions import RawSQL
+
+from trigger_ddp.api import API, APIMixin, MeteorError, Publication, api_endpoint
+from trigger_ddp.demo.bookstore.models import Author, Book, Tag
+
+
+class CheapBooks(Publication):
+    def get_queries(self, max_price: float) -> list[Any]:
+        return [Book.objects.filter(price__lte=max_price)]
+
+
+class BooksOfAuthor(Publication):
+    def get_queries(self, author_id):  # type: ignore[no-untyped-def]  # no hints: what comes in is Django's problem
+        return [Book.objects.filter(author_id=author_id)]
+
+
+class Raises(Publication):
+    def get_queries(self) -> list[Any]:
+        raise RuntimeError("the publication's secret")
+
+
+class Refuses(Publication):
+    def get_queries(self) -> list[Any]:
+        raise MeteorError("members-only", "Members only")
+
+
+class FailsInSQL(Publication):
+    def get_queries(self) -> list[Any]:
+        return [Author.objects.filter(pk__gt=RawSQL("1 / 0", ()))]
+
+
+class OneDividedByPrice(Publication):
+    def get_queries(self) -> list[Any]:
+        return [Book.objects.filter(title__isnull=False).annotate(q=1 / F("price")).filter(q__gt=0)]
+
+
+class NotAQueryset(Publication):
+    def get_queries(self) -> list[Any]:
+        return ["books"]
+
+
+class NoTrigger(Publication):
+    """Reads a table that nothing declares, so that it has no trigger."""
+
+    def get_queries(self) -> list[Any]:
+        return [Author.objects.filter(pk__in=Permission.objects.values("pk"))]
+
+
+class Methods(APIMixin):
+    api_path_prefix = ""
+
+    @api_endpoint
+    def echo(self, value: Any) -> Any:
+        return value
+
+    @api_endpoint
+    def add(self, a: float, b: float) -> float:
+        return a + b
+
+    @api_endpoint
+    def rename(self, book_id: str, title: str) -> None:
+        Book.objects.filter(pk=book_id).update(title=title)
+
+    @api_endpoint
+    def fail(self) -> None:
+        raise MeteorError("out-of-print", "No copies left", {"copies": 0})
+
+    @api_endpoint
+    def broken(self) -> None:
+        raise RuntimeError("the secret of the test")
+
+    @api_endpoint
+    def not_ejson(self) -> object:
+        return object()
+
+    @api_endpoint
+    def write_then_fail(self) -> None:
+        Tag.objects.create(name="never")
+        raise RuntimeError("after the write")
+
+    @api_endpoint
+    async def slow_echo(self, value: Any) -> Any:
+        import trio  # not needed where the project only declares, for instance in a migration
+
+        await trio.lowlevel.checkpoint()
+        return value
+
+
+API.register(
+    [
+        CheapBooks, BooksOfAuthor, Raises, Refuses, FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger, Methods,
+    ]
+)  # fmt: skip

@@ -1,0 +1,162 @@
+"""The ``trigger-ddp`` command: ``serve`` a Django project, or see the ``demo``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import django
+from django.core.exceptions import ImproperlyConfigured
+
+from trigger_ddp import __version__
+from trigger_ddp.errors import ConfigurationError
+
+DEFAULT_BIND = "127.0.0.1:8000"
+
+#: Exit code for what the user can mend: arguments, settings, database, port.
+EXIT_USAGE = 2
+
+SERVE_DESCRIPTION = """\
+Serve DDP to Meteor clients: every row that PostgreSQL commits reaches the clients whose
+subscriptions it touches.
+
+Before the first start, install the triggers: manage.py ddp_install_triggers (or pass --install-triggers).
+Clients connect to ws://HOST:PORT/websocket, Meteor clients by DDP.connect("http://HOST:PORT")."""
+
+SERVE_EPILOG = """\
+examples:
+  trigger-ddp serve --settings mysite.settings
+  trigger-ddp serve --settings mysite.settings --bind 0.0.0.0:8000 --bind unix:/run/ddp.sock --log-format json
+
+SIGINT and SIGTERM end the server within ten seconds: it stops accepting, closes every session with code
+1001 (clients reconnect by themselves), and exits with 0. Exit code 2: it could not start, and said why."""
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that ``trigger-ddp serve`` and ``manage.py ddp_serve`` share."""
+    parser.add_argument(
+        "--bind",
+        action="append",
+        metavar="HOST:PORT",
+        help=f"address to listen on, or unix:/path/of/socket; may be given several times (default: {DEFAULT_BIND})",
+    )
+    parser.add_argument(
+        "--install-triggers",
+        action="store_true",
+        help="install triggers that are missing or out of date instead of refusing to start",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="log lines for people or machines (default: text)",
+    )
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve the configured Django project. Returns the exit code."""
+    from trigger_ddp.server import logs, run
+
+    logs.configure(options.verbosity, options.log_format)
+    try:
+        run.serve(run.Options(options.bind or [DEFAULT_BIND], install_triggers=options.install_triggers))
+    except ConfigurationError as error:
+        return fail(str(error))
+    return 0
+
+
+def fail(sentence: str) -> int:
+    """Say what is wrong, in one sentence. Returns the exit code."""
+    print(f"trigger-ddp: {sentence}", file=sys.stderr)  # noqa: T201  the answer to whoever typed the command
+    return EXIT_USAGE
+
+
+def set_up_django(settings: str | None) -> None:
+    """Load the project.
+
+    Args:
+        settings: dotted path of its settings module, or None for the environment's.
+
+    Raises:
+        ConfigurationError: there is none, or it can't be loaded.
+    """
+    if settings:
+        os.environ["DJANGO_SETTINGS_MODULE"] = settings
+    name = os.environ.get("DJANGO_SETTINGS_MODULE")
+    if not name:
+        raise ConfigurationError(
+            "no Django settings: pass --settings mysite.settings or set DJANGO_SETTINGS_MODULE"
+        )
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109  as manage.py and django-admin do
+    try:
+        django.setup()
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise ConfigurationError(
+            f"settings module {name!r} can't be imported from {os.getcwd()}; "  # noqa: PTH109
+            "run in the project's directory or check --settings"
+        ) from error
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(f"the settings {name!r} are not usable: {error}") from error
+    from django.apps import apps
+
+    if not apps.is_installed("trigger_ddp"):
+        raise ConfigurationError(f"add 'trigger_ddp' to INSTALLED_APPS of {name!r}")
+
+
+def _serve_command(options: argparse.Namespace) -> int:
+    try:
+        set_up_django(options.settings)
+    except ConfigurationError as error:
+        return fail(str(error))
+    return serve(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trigger-ddp",
+        description="Live data for Meteor clients from Django models and PostgreSQL triggers.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+
+    serve_parser = commands.add_parser(
+        "serve",
+        help="serve a Django project's publications and methods",
+        description=SERVE_DESCRIPTION,
+        epilog=SERVE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve_parser.add_argument(
+        "--settings",
+        metavar="MODULE",
+        help="settings module, as mysite.settings (default: $DJANGO_SETTINGS_MODULE)",
+    )
+    add_serve_arguments(serve_parser)
+    serve_parser.add_argument(
+        "-v", "--verbosity", type=int, choices=range(4), default=1,
+        help="0: warnings, 1: start, stop and trouble, 2: every session, 3: everything (default: 1)",
+    )  # fmt: skip
+    serve_parser.set_defaults(run=_serve_command)
+
+    from trigger_ddp.demo import command as demo
+
+    demo_parser = commands.add_parser(
+        "demo",
+        help="see it work: a bookstore with its own PostgreSQL and a live web page",
+        description=demo.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_arguments(demo_parser)
+    demo_parser.set_defaults(run=demo.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the console script. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    code: int = options.run(options)
+    return code

@@ -1,0 +1,210 @@
+"""Starts a server, serves until told to stop, and drains.
+
+`serve` is what ``trigger-ddp serve``, ``manage.py ddp_serve`` and the demo call; it returns when the
+server has ended in good order, and raises `ConfigurationError` with one sentence where it can't start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+from django.core import checks
+from django.core.management import call_command
+from django.db import connections
+from django.db.utils import DatabaseError
+
+from trigger_ddp.api import API
+from trigger_ddp.capture.install import status
+from trigger_ddp.capture.tables import Table
+from trigger_ddp.changes.decode import decode
+from trigger_ddp.conf import Settings, settings
+from trigger_ddp.errors import ConfigurationError, TriggersMissing
+from trigger_ddp.server.conversation import Conversation
+from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
+from trigger_ddp.server.listener import Listener
+from trigger_ddp.server.service import Service
+from trigger_ddp.server.sockets import accept_forever, open_listeners, url
+from trigger_ddp.server.workers import Workers
+
+logger = logging.getLogger("trigger_ddp.server")
+
+#: Seconds from the first SIGINT or SIGTERM until sessions that don't close by themselves are cut …
+DRAIN_SECONDS = 7.0
+#: … and then until database work that is still running is abandoned. Together less than ten.
+WORKERS_DRAIN_SECONDS = 2.0
+
+#: The oldest major version of PostgreSQL that the triggers are tested on.
+OLDEST_POSTGRESQL = 15
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """What a server is started with.
+
+    Args:
+        binds: addresses as ``--bind`` takes them.
+        install_triggers: mend missing and outdated triggers instead of refusing to start.
+        handler: answers HTTP requests that are not the server's own.
+        on_ready: called with the URLs once the server accepts connections.
+    """
+
+    binds: Sequence[str]
+    install_triggers: bool = False
+    handler: Handler | None = None
+    on_ready: Callable[[list[str]], None] | None = None
+
+
+def serve(options: Options) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: it can't start; ``str()`` of it says why, in one sentence.
+    """
+    alias = settings().database
+    check_project()
+    check_database(alias)
+    check_triggers(alias, install=options.install_triggers)
+    conninfo = settings().listen_dsn or connections[alias].get_connection_params()
+    connections.close_all()  # from here on only worker threads use Django's connections
+    try:
+        trio.run(_main, options, conninfo, settings(), strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        refusals, others = group.split(ConfigurationError)
+        if refusals is None or others is not None:
+            raise
+        raise _first(refusals) from None
+
+
+def check_project() -> None:
+    """Refuse a project whose settings or declarations have errors.
+
+    Raises:
+        ConfigurationError: ``manage.py check`` would fail.
+    """
+    errors = [
+        message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()
+    ]
+    if errors:
+        first = f"{errors[0].msg} ({errors[0].id})"
+        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise ConfigurationError(f"the project has errors: {first}{more}; `manage.py check` explains them")
+
+
+def check_database(alias: str) -> None:
+    """Refuse a database that is away, unknown, not PostgreSQL or too old.
+
+    Raises:
+        ConfigurationError: it is one of these.
+    """
+    if alias not in connections.settings:
+        raise ConfigurationError(f"DDP_DATABASE names {alias!r}, which is not in DATABASES")
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        raise ConfigurationError(
+            f"database {alias!r} is {connection.display_name}, but changes are captured by PostgreSQL's triggers: "
+            "set its ENGINE to django.db.backends.postgresql"
+        )
+    try:
+        connection.ensure_connection()
+        version = connection.pg_version  # type: ignore[attr-defined]  # only PostgreSQL's wrapper has it
+    except DatabaseError as error:
+        raise ConfigurationError(
+            f"database {alias!r} can't be reached: {' '.join(str(error).split())}"
+        ) from error
+    if version < OLDEST_POSTGRESQL * 10000:
+        raise ConfigurationError(
+            f"database {alias!r} is PostgreSQL {version // 10000}; {OLDEST_POSTGRESQL} or newer is needed"
+        )
+
+
+def check_triggers(alias: str, *, install: bool) -> None:
+    """Refuse to serve tables whose changes would go unnoticed.
+
+    Args:
+        alias: the database.
+        install: mend what is missing or out of date.
+
+    Raises:
+        TriggersMissing: some table has no current trigger, and DDP_ALLOW_STALE is not set.
+    """
+    stale = stale_tables(alias)
+    if stale and install:
+        call_command("ddp_install_triggers", database=alias)
+        stale = stale_tables(alias)
+    if stale and not settings().allow_stale:
+        raise TriggersMissing(stale)
+    if stale:
+        logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(stale))
+
+
+def stale_tables(alias: str) -> list[str]:
+    """Tables that are to be live and have no current trigger."""
+    tables = [Table.from_model(model) for model in API.watched_models()]
+    report = status(connections[alias], tables)
+    return sorted(table.name for table in tables if not report.is_current(table))
+
+
+async def _main(options: Options, conninfo: str | dict[str, Any], conf: Settings) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with (
+            Workers(conf.threads, drain_seconds=WORKERS_DRAIN_SECONDS) as workers,
+            trio.open_nursery() as nursery,
+        ):
+            service = Service(Listener(conninfo, decode), workers, conf)
+            accepting = trio.CancelScope()
+            nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
+            await nursery.start(service.run)
+            listeners = await open_listeners(options.binds)
+            application = Application(
+                on_connection=Conversation.opener(service),
+                handler=options.handler,
+                limits=Limits(
+                    max_message_bytes=conf.max_message_bytes,
+                    outbox_bytes=conf.outbox_bytes,
+                    outbox_seconds=conf.outbox_seconds,
+                ),
+            )
+            urls = [url(listener) for listener in listeners]
+            for address in urls:
+                logger.info("listening on %s", address)
+            if options.on_ready is not None:
+                options.on_ready(urls)
+            async with trio.open_nursery() as clients:
+                with accepting:
+                    await accept_forever(
+                        listeners, partial(serve_stream, app=application), handler_nursery=clients
+                    )
+    logger.info("stopped")
+
+
+async def _stop_at_signal(
+    signals: AsyncIterator[int], service: Service, accepting: trio.CancelScope, everything: trio.CancelScope
+) -> None:
+    """Drain at the first signal; give up draining at the second, or when it takes too long."""
+    signum = await anext(signals)
+    logger.info("%s: closing %d sessions", signal.Signals(signum).name, len(service.connections))
+    accepting.cancel()
+    with trio.move_on_after(DRAIN_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
+            async with trio.open_nursery() as closing:
+                for connection in list(service.connections.values()):
+                    closing.start_soon(connection.close, 1001, "the server is shutting down")
+            nursery.cancel_scope.cancel()
+    everything.cancel()
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

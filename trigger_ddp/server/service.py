@@ -1,0 +1,273 @@
+"""The running server's heart: changes in, evaluations out, deltas to sessions, frames to sockets.
+
+One Service to a process. It owns the engine and is the only one that calls it; everything here runs
+on the trio thread, only database work is handed to worker threads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections import Counter
+
+import trio
+from django.db import connections
+
+from trigger_ddp.capture.install import current
+from trigger_ddp.capture.tables import Table
+from trigger_ddp.changes.change import Gap
+from trigger_ddp.conf import Settings
+from trigger_ddp.errors import MeteorError, TriggersMissing
+from trigger_ddp.live.compile import CompiledQuery
+from trigger_ddp.live.engine import Barrier, Engine
+from trigger_ddp.live.evaluation import Evaluation
+from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.protocol.fanout import Fanout
+from trigger_ddp.protocol.session import Session, Subscription
+from trigger_ddp.server.backoff import Backoff
+from trigger_ddp.server.database import answer, first_line, is_passing
+from trigger_ddp.server.source import ChangeSource, Event, Fence
+from trigger_ddp.server.websocket import Connection
+from trigger_ddp.server.workers import Workers
+
+logger = logging.getLogger("trigger_ddp.service")
+
+INTERNAL_ERROR = MeteorError(500, "Internal server error")
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Fenced:
+    """Who waits until everything before a fence is told: first for the fence, then for the barrier."""
+
+    done: trio.Event
+    barrier: Barrier | None = None
+
+
+class Service:
+    """Keeps live queries current and sessions told.
+
+    Args:
+        source: where changes come from.
+        workers: threads for database work and application code.
+        settings: the ``DDP_*`` settings.
+    """
+
+    def __init__(self, source: ChangeSource, workers: Workers, settings: Settings) -> None:
+        self.source = source
+        self.workers = workers
+        self.settings = settings
+        self.engine = Engine(settings.requery_interval)
+        self.fanout = Fanout()
+        self.connections: dict[Session, Connection] = {}
+        self._nursery: trio.Nursery | None = None
+        self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
+        self._trigger_checked: set[str] = set()
+        self._fences: dict[str, _Fenced] = {}
+        self._behind_barriers: list[_Fenced] = []
+        self._dirty: dict[Session, None] = {}
+        self._something_dirty = trio.Event()
+        self._timetable_changed = trio.Event()
+        self._database_away = Backoff()
+
+    # -- running --------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; started once the first listening connection is up."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._flush_whenever_dirty)
+            self._nursery.start_soon(self._start_when_due)
+            await self._nursery.start(self.source.run, self._deliver)
+            task_status.started()
+
+    def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Fence):
+                if fenced := self._fences.pop(event.token, None):
+                    fenced.barrier = self.engine.barrier()
+                    self._behind_barriers.append(fenced)
+                continue
+            if isinstance(event, Gap) and event.table is None:
+                self._trigger_checked.clear()  # a restored or failed-over database may have other triggers
+            self.engine.receive(event)
+        self._continue()
+
+    def _continue(self) -> None:
+        """Start what is due, and let those go on whose barrier is behind everything."""
+        assert self._nursery is not None
+        for evaluation in self.engine.due(trio.current_time()):
+            self._nursery.start_soon(self._evaluate, evaluation)
+        if self.engine.next_due() is not None:
+            self._timetable_changed.set()
+        waiting = []
+        for fenced in self._behind_barriers:
+            assert fenced.barrier is not None
+            if self.engine.has_passed(fenced.barrier):
+                fenced.done.set()
+            else:
+                waiting.append(fenced)
+        self._behind_barriers = waiting
+
+    async def _start_when_due(self) -> None:
+        while True:
+            due = self.engine.next_due()
+            with trio.move_on_at(math.inf if due is None else due):
+                await self._timetable_changed.wait()
+            self._timetable_changed = trio.Event()
+            if due is not None and due <= trio.current_time():
+                self._continue()
+
+    async def _evaluate(self, evaluation: Evaluation) -> None:
+        try:
+            answers = await self.workers.run(answer, evaluation, self.settings.database)
+        except Exception as error:
+            if is_passing(error):
+                delay = self._database_away.failed(trio.current_time())
+                logger.warning(
+                    "the database gave no answer, asking again in %.1f s: %s", delay, first_line(error)
+                )
+                await trio.sleep(delay)
+                self.engine.restart(evaluation)
+            elif evaluation.keys is not None:
+                # Any role may NOTIFY: a key that is none must not end subscriptions.
+                logger.warning("looking at all of a query, not at its changed keys: %s", first_line(error))
+                self.engine.widen(evaluation)
+            else:
+                collection = evaluation.shape.compiled.collection
+                logger.exception("a live query of collection %s failed; its subscriptions end", collection)
+                for query in self.engine.fail(evaluation, error):
+                    self._end_subscriptions(query)
+        else:
+            self._database_away.succeeded(trio.current_time())
+            self.fanout.tell(self.engine.complete(evaluation, answers))
+        self._continue()
+
+    def _end_subscriptions(self, query: LiveQuery) -> None:
+        for session in self.fanout.sessions(query):
+            for subscription in list(session.subscriptions.values()):
+                if query in subscription.queries:
+                    self.end(session, subscription, INTERNAL_ERROR)
+
+    # -- live queries ---------------------------------------------------------------------------
+
+    async def hold(self, compiled: CompiledQuery) -> LiveQuery:
+        """The live query for ``compiled``, its tables being listened to. Pair with `let_go`.
+
+        Raises:
+            TriggersMissing: a table it reads has no current trigger, and the settings insist on one.
+        """
+        tables = _tables(compiled)
+        await self.source.subscribe(tables)
+        self._uses.update(compiled.tables.keys())
+        try:
+            await self._check_triggers(tables)
+        except BaseException:
+            self._unuse(compiled)
+            raise
+        query = self.engine.acquire(compiled)
+        self._continue()
+        return query
+
+    def let_go(self, query: LiveQuery) -> None:
+        """End one `hold`."""
+        self.engine.release(query)
+        self._unuse(query.shape.compiled)
+
+    def _unuse(self, compiled: CompiledQuery) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self.source.unsubscribe, _tables(compiled))
+        self._uses.subtract(compiled.tables.keys())
+        for name in compiled.tables:
+            if not self._uses[name]:
+                del self._uses[name]
+                self._trigger_checked.discard(name)
+
+    async def _check_triggers(self, tables: list[Table]) -> None:
+        unknown = [table for table in tables if table.name not in self._trigger_checked]
+        if not unknown:
+            return
+        stale = await self.workers.run(_without_current_trigger, unknown, self.settings.database)
+        if stale and not self.settings.allow_stale:
+            raise TriggersMissing(stale)
+        if stale:
+            logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(stale))
+        self._trigger_checked.update(table.name for table in unknown)
+
+    async def loaded(self, query: LiveQuery) -> None:
+        """Wait until ``query`` has its documents.
+
+        Raises:
+            BaseException: why it could not be loaded.
+        """
+        settled = trio.Event()
+        query.when_settled(settled.set)
+        await settled.wait()
+        if query.error is not None:
+            raise query.error
+
+    # -- sessions -------------------------------------------------------------------------------
+
+    def open_session(self, connection: Connection) -> Session:
+        """A session that writes to ``connection``. Pair with `close_session`."""
+        session = Session(connection.wire, self._mark_dirty)
+        self.connections[session] = connection
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Let go of everything the session holds; nothing is sent any more."""
+        del self.connections[session]
+        self._dirty.pop(session, None)
+        for subscription in list(session.subscriptions.values()):
+            self._release(session, subscription, list(subscription.queries))
+        session.subscriptions.clear()
+
+    def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
+        """End a subscription and tell the client so; nothing happens if it has ended already."""
+        if session.subscriptions.get(subscription.id) is not subscription:
+            return
+        left = session.stop(subscription, error)
+        self._release(session, subscription, left)
+
+    def _release(self, session: Session, subscription: Subscription, left: list[LiveQuery]) -> None:
+        for query in left:
+            self.fanout.unwatch(query, session)
+        for query in subscription.held:
+            self.let_go(query)
+        subscription.held = []
+
+    def _mark_dirty(self, session: Session) -> None:
+        self._dirty[session] = None
+        self._something_dirty.set()
+
+    async def _flush_whenever_dirty(self) -> None:
+        while True:
+            await self._something_dirty.wait()
+            self._something_dirty = trio.Event()
+            dirty, self._dirty = self._dirty, {}
+            for session in dirty:
+                self.flush(session)
+
+    def flush(self, session: Session) -> None:
+        """Write the session's outgoing frames as far as its socket takes them; the rest follows by itself."""
+        connection = self.connections.get(session)
+        if connection is not None:
+            connection.push(session.take())
+            connection.flush()
+
+    # -- fences ---------------------------------------------------------------------------------
+
+    async def everything_told(self) -> None:
+        """Wait until every change committed before this call is in the outgoing frames of its sessions."""
+        fenced = _Fenced(trio.Event())
+        token = self.source.fence().token
+        self._fences.setdefault(token, fenced)
+        await self._fences[token].done.wait()
+
+
+def _tables(compiled: CompiledQuery) -> list[Table]:
+    return [dependency.table for dependency in compiled.tables.values()]
+
+
+def _without_current_trigger(tables: list[Table], alias: str) -> list[str]:
+    connection = connections[alias]
+    return [table.name for table in tables if not current(connection, table)]
