@@ -117,7 +117,8 @@ def test_many_to_many_lists_follow_their_through_table(shelf, server, client):
 def test_bulk_statements_and_truncate(shelf, server, client):
     client.subscribe("AllBooks")
     shelf.psql(
-        "INSERT INTO bookstore_book (title, author_id, in_stock) SELECT 'n' || n, 1, true FROM generate_series(1, 12000) n"
+        "INSERT INTO bookstore_book (id, title, author_id, in_stock)"
+        " SELECT n, 'n' || n, 1, true FROM generate_series(11, 12010) n"
     )
     client.wait_until(lambda: len(client.documents[BOOK]) == 12002)
     shelf.psql("UPDATE bookstore_book SET title = 'same'")

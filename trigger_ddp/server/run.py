@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import trio
 from django.core import checks
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.utils import DatabaseError
 
@@ -67,8 +68,8 @@ def serve(options: Options) -> None:
         ConfigurationError: it can't start; ``str()`` of it says why, in one sentence.
     """
     alias = settings().database
+    check_database(alias)  # first: some of Django's checks ask the database
     check_project()
-    check_database(alias)
     check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
@@ -135,7 +136,11 @@ def check_triggers(alias: str, *, install: bool) -> None:
     """
     stale = stale_tables(alias)
     if stale and install:
-        call_command("ddp_install_triggers", database=alias)
+        try:
+            call_command("ddp_install_triggers", database=alias, stdout=sys.stderr)
+        except CommandError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(f"the triggers can't be installed: {reason}") from error
         stale = stale_tables(alias)
     if stale and not settings().allow_stale:
         raise TriggersMissing(stale)

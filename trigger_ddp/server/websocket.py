@@ -1,0 +1,423 @@
+"""One WebSocket connection: handshake, messages in, frames out, and an end that always comes.
+
+trio-websocket speaks the protocol; it is imported here and nowhere else. What it leaves to others:
+
+- it never sends the close frame that a protocol error (1002, 1007) calls for: `_Channel.aclose` does;
+- it loses bytes that arrive before the handshake is answered: `_Channel.receive_some` holds them back;
+- its reader task raises where a client pings, or goes on sending too much, after our close frame:
+  `_Reader` keeps that from the session's tasks;
+- it collects the fragments of a message without counting the empty ones: `_Channel` counts what
+  arrives without ever becoming a message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio_websocket
+
+from trigger_ddp.protocol import frames
+from trigger_ddp.protocol.frames import Wire
+from trigger_ddp.server import sockjs
+from trigger_ddp.server.exchange import Request
+from trigger_ddp.server.outbox import Outbox, OutboxStatistics
+
+logger = logging.getLogger(__name__)
+
+#: Codes that stand for a close without a frame; they are never sent.
+_NOT_ON_THE_WIRE = (1005, 1006, 1015)
+_READ_SIZE = 16384
+_CLOSE_OPCODE = 0x88
+#: Bytes that may arrive on top of twice the largest message without completing one: control frames.
+_UNFINISHED_ALLOWANCE = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take up.
+
+    Args:
+        max_message_bytes: largest message a client may send; a larger one closes with 1009.
+        outbox_bytes: most bytes waiting for a slow client before it is cut off.
+        outbox_seconds: longest that a byte may wait for a slow client before it is cut off.
+        close_seconds: how long a client may take to answer a close frame.
+        sockjs_heartbeat: seconds between SockJS heartbeats; 0 turns them off.
+    """
+
+    max_message_bytes: int = 8 * 1024 * 1024
+    outbox_bytes: int = 64 * 1024 * 1024
+    outbox_seconds: float = 30.0
+    close_seconds: float = 5.0
+    sockjs_heartbeat: float = 45.0
+
+
+class ConnectionClosed(Exception):
+    """There are no more messages: the connection is closed or closing.
+
+    Args:
+        reason: for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Connection:
+    """A WebSocket client after the handshake, as the DDP session sees it.
+
+    One task at a time may be in `receive()`, and one should nearly always be: while a message is not
+    taken, pings are not answered and the client's going is not noticed. All else may be called by any
+    task on the trio thread.
+
+    Args:
+        wire: what frames the client wants; hand `frames.frame(wire, message)` to `push()`.
+        request: the HTTP request that opened the connection.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        request: Request,
+        channel: _Channel,
+        reader: _Reader,
+        websocket: trio_websocket.WebSocketConnection,
+        limits: Limits,
+    ) -> None:
+        self.wire = wire
+        self.request = request
+        self._channel = channel
+        self._reader = reader
+        self._websocket = websocket
+        self._limits = limits
+        self._pending: deque[str] = deque()
+        self._closing: str | None = None  # why we are closing, once we are
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.request.client} {self.wire.value}>"
+
+    @property
+    def client_address(self) -> str:
+        """The address at the other end of the socket, without the port."""
+        return self.request.client_address
+
+    @property
+    def closed(self) -> bool:
+        """Whether closing has begun, from either side. What is pushed from now on goes nowhere."""
+        return (
+            self._closing is not None
+            or self._channel.ended.is_set()
+            or self._channel.close_sent
+            or self._websocket.closed is not None
+        )
+
+    @property
+    def close_reason(self) -> str:
+        """Why the connection is closed or closing, for the log; empty while it is open."""
+        if self._closing is not None:
+            return self._closing
+        if self._channel.end_reason is not None:
+            return self._channel.end_reason
+        if self._channel.violation is not None:
+            return self._channel.violation
+        closed = self._websocket.closed
+        if closed is None:
+            return "closed" if self.closed else ""
+        if closed.code == 1006:
+            return "the client went away without closing"
+        # the client's own words, or what trio-websocket found wrong with what it sent
+        return f"closed: {closed.code} {closed.reason or ''}".rstrip()
+
+    def statistics(self) -> OutboxStatistics:
+        """How this client keeps up right now."""
+        return self._channel.statistics()
+
+    async def receive(self) -> str:
+        """The text of the client's next DDP message.
+
+        A binary message is answered by closing with 1003, broken SockJS framing with 3000.
+
+        Raises:
+            ConnectionClosed: there is none any more.
+        """
+        while True:
+            if self._closing is not None:
+                raise ConnectionClosed(self.close_reason)
+            if self._pending:
+                return self._pending.popleft()
+            try:
+                message = await self._websocket.get_message()
+            except trio_websocket.ConnectionClosed:
+                raise ConnectionClosed(self.close_reason) from None
+            self._channel.unfinished = 0
+            if isinstance(message, bytes):
+                await self.close(1003, "DDP messages are text")
+            elif self._is_too_large(message):
+                await self.close(1009, "the message is too large")
+            elif self.wire is Wire.RAW:
+                return message
+            else:
+                try:
+                    self._pending.extend(sockjs.unframe(message))
+                except sockjs.BrokenFraming:
+                    await self.close(3000, "Broken framing.")
+
+    def _is_too_large(self, message: str) -> bool:
+        # trio-websocket counts characters; most messages are too short for that to make a difference.
+        most = self._limits.max_message_bytes
+        return len(message) > most // 4 and len(message.encode()) > most
+
+    def push(self, frame: bytes) -> None:
+        """Append a whole WebSocket frame to what waits to be sent. Never waits, never raises.
+
+        Nothing leaves before `flush()`. Ignored once the connection is closing. A client that can't
+        keep up is cut off: see `close_reason`.
+        """
+        if not self._channel.close_sent:
+            self._channel.append(frame)
+
+    def flush(self) -> None:
+        """Send what was pushed, as far as the socket takes it now; the rest follows by itself."""
+        self._channel.flush()
+
+    async def wait_at_most(self, count: int) -> None:
+        """Wait until at most `count` bytes wait to be sent, or the connection is gone.
+
+        For whoever has much to send at once and would otherwise fill the outbox of a client that reads.
+        """
+        await self._channel.wait_at_most(count)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone."""
+        await self._channel.ended.wait()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send what waits and a close frame, wait for the client's, and close the socket.
+
+        Takes at most `Limits.close_seconds` and a moment of lingering; a client that does not answer is
+        cut off. May be called again, and by several tasks; each returns once the connection is gone.
+        A SockJS client is told first, in its own way: ``c[3000,"Go away!"]`` unless code or reason say more.
+
+        Args:
+            code: a WebSocket close code.
+            reason: for the client, at most 123 bytes of UTF-8; more is cut off.
+        """
+        if self._closing is not None:
+            await self._channel.ended.wait()
+            return
+        self._begin_close(code, reason)
+        with trio.move_on_after(self._limits.close_seconds) as patience:
+            await self._websocket.aclose(code, reason or None)
+        if patience.cancelled_caught:
+            logger.debug("%s did not answer the close", self)
+        await self._reader.stop()
+        await self._channel.aclose()
+
+    def leave(self, code: int = 1001, reason: str = "the server is stopping") -> None:
+        """Send what waits and a close frame as far as the socket takes it now, and wait for nothing."""
+        if self._closing is None:
+            self._begin_close(code, reason)
+        self._channel.say_close(code, reason)
+
+    def abort(self, reason: str) -> None:
+        """Reset the connection now, without a close frame.
+
+        Args:
+            reason: for the log; see `close_reason`.
+        """
+        if self._closing is None and not self._channel.ended.is_set():
+            self._closing = reason
+        self._channel.abort(reason)
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        already, self._closing = self.close_reason, f"closed by the server: {code} {reason}".rstrip()
+        if already:
+            self._closing = already
+        elif self.wire is Wire.SOCKJS:
+            told = (code, reason) if reason or code != 1000 else (3000, "Go away!")
+            self.push(frames.sockjs_close_frame(*told))
+
+    async def beat(self) -> None:
+        """Send SockJS heartbeats until cancelled."""
+        while True:
+            await trio.sleep(self._limits.sockjs_heartbeat)
+            self.push(frames.SOCKJS_HEARTBEAT)
+            self.flush()
+
+
+class _Channel(Outbox):
+    """The outbox as the stream under trio-websocket; see the module's text for what it adds."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        nursery: trio.Nursery,
+        limits: Limits,
+        *,
+        head: bytes,
+        early: bytes,
+    ) -> None:
+        super().__init__(
+            stream, nursery, replay=head, max_bytes=limits.outbox_bytes, max_seconds=limits.outbox_seconds
+        )
+        self.websocket: trio_websocket.WebSocketConnection | None = None
+        #: Whether a close frame is on its way; no frame may follow it.
+        self.close_sent = False
+        #: What the client did that trio-websocket does not mind and we do, once it did.
+        self.violation: str | None = None
+        #: Bytes received since the last whole message was taken.
+        self.unfinished = 0
+        self._early = early
+        self._accepted = trio.Event()
+        self._max_unfinished = 2 * limits.max_message_bytes + _UNFINISHED_ALLOWANCE
+
+    def say_close(self, code: int, reason: str) -> None:
+        """Send a close frame, if none was sent, as far as the socket takes it now."""
+        if not self.close_sent:
+            self.close_sent = True
+            self.append(frames.close_frame(code, reason))
+        self.flush()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._accepted.is_set():
+            # The first thing sent is the answer to the handshake. wsproto has changed state by now, and
+            # the bytes below stand before any frame that is pushed from here on.
+            self._accepted.set()
+        elif bytes(data[:1])[0] == _CLOSE_OPCODE:
+            self.close_sent = True
+        await super().send_all(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if not self.replay:
+            await self._accepted.wait()
+            self.replay, self._early = self._early, b""
+        data = await super().receive_some(max_bytes)
+        self.unfinished += len(data)
+        if self.unfinished > self._max_unfinished:
+            self.violation = f"{self.unfinished} bytes came without a whole message"
+            self.say_close(1009, self.violation)
+            await self.aclose()
+            raise trio.ClosedResourceError
+        return data
+
+    async def aclose(self) -> None:
+        closed = self.websocket.closed if self.websocket is not None else None
+        if closed is not None and closed.code not in _NOT_ON_THE_WIRE and not self.close_sent:
+            self.say_close(closed.code, closed.reason or "")
+        await super().aclose()
+
+
+class _Reader:
+    """Runs trio-websocket's reader task apart from all others, so that its failure is its own."""
+
+    def __init__(self, channel: _Channel, limits: Limits, client: str) -> None:
+        self._channel = channel
+        self._limits = limits
+        self._client = client
+        self._scope = trio.CancelScope()
+        self._done = trio.Event()
+
+    async def stop(self) -> None:
+        """Cancel the reader and wait until it is gone."""
+        self._scope.cancel()
+        await self._done.wait()
+
+    async def run(self, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection | None]) -> None:
+        """Shake hands, report the connection (None if the client has gone), and read until the end."""
+        started = False
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    proposal = await trio_websocket.wrap_server_stream(
+                        nursery,
+                        self._channel,
+                        max_message_size=self._limits.max_message_bytes,
+                        receive_buffer_size=_READ_SIZE,
+                    )
+                    self._channel.websocket = await proposal.accept()
+                    started = True
+                    task_status.started(self._channel.websocket)
+        except* trio_websocket.ConnectionClosed:
+            logger.debug("%s went away during the handshake", self._client)
+        except* Exception as errors:
+            if self._channel.close_sent:
+                logger.debug("%s went on after the close frame: %r", self._client, errors.exceptions)
+            else:
+                logger.exception("reading from %s failed", self._client)
+            self._channel.abort("reading failed")
+        finally:
+            self._done.set()
+        if not started:
+            task_status.started(None)
+
+
+async def serve(
+    stream: trio.abc.Stream,
+    request: Request,
+    *,
+    key: bytes,
+    early: bytes,
+    wire: Wire,
+    on_connection: Callable[[Connection], Awaitable[None]],
+    limits: Limits,
+) -> None:
+    """Accept a WebSocket handshake and run `on_connection` until it returns; then close the connection.
+
+    Args:
+        stream: the client, its request read. It is closed on return.
+        request: a WebSocket upgrade that was found to be in order.
+        key: its ``Sec-WebSocket-Key``.
+        early: bytes that were read after the request.
+        wire: the framing that the request's path stands for.
+        on_connection: the session. An exception from it closes with 1011 and is logged.
+        limits: what the client may take up.
+
+    Raises:
+        Nothing but `trio.Cancelled`; the client is then told 1001 as far as that takes no waiting.
+    """
+    # wsproto reads the request once more, and is undone by headers that are none of its business
+    # (a Host that is no domain name). It gets one with what it needs and nothing else.
+    head = (
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
+    )
+    async with trio.open_nursery() as nursery:
+        channel = _Channel(stream, nursery, limits, head=head, early=early)
+        reader = _Reader(channel, limits, request.client)
+        connection: Connection | None = None
+        try:
+            websocket = await nursery.start(reader.run, name=f"reader {request.client}")
+            if websocket is not None:
+                connection = Connection(wire, request, channel, reader, websocket, limits)
+                await _converse(connection, on_connection, nursery)
+        finally:
+            if connection is not None:
+                connection.leave()
+                logger.debug("%r: %s", connection, connection.close_reason)
+            with trio.CancelScope() as now:
+                now.cancel()
+                await channel.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _converse(
+    connection: Connection, on_connection: Callable[[Connection], Awaitable[None]], nursery: trio.Nursery
+) -> None:
+    logger.debug("%r opened", connection)
+    if connection.wire is Wire.SOCKJS:
+        connection.push(frames.SOCKJS_OPEN)
+        connection.flush()
+        if connection._limits.sockjs_heartbeat:
+            nursery.start_soon(connection.beat, name=f"heartbeat {connection.request.client}")
+    try:
+        await on_connection(connection)
+    except ConnectionClosed:
+        pass  # the session had nothing to add
+    except Exception:
+        logger.exception("the session of %r failed", connection)
+        await connection.close(1011, "Internal server error")
+    await connection.close()

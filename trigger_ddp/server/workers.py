@@ -1,0 +1,205 @@
+"""Threads for blocking code: a fixed number, long-lived, each with Django connections that it keeps.
+
+Trio's own worker threads end after ten idle seconds and take their database connections with them, and
+they are as many as there are calls. These are a pool: its size bounds the connections to the database.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import logging
+import queue
+import select
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar, TypeVarTuple
+
+import outcome
+import trio
+from django import db
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkersStatistics:
+    """How busy the threads are.
+
+    Args:
+        size: number of threads.
+        running: functions running now, those included whose callers were cancelled.
+        waiting: functions waiting for a thread.
+    """
+
+    size: int
+    running: int
+    waiting: int
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Job:
+    task: trio.lowlevel.Task
+    call: Callable[[], Any]
+    name: str
+    abandoned: bool = False  # set on trio's thread; the worker reads it only to skip work nobody waits for
+
+
+class Workers:
+    """Runs blocking functions on threads of its own: ``async with Workers(8) as workers``.
+
+    Args:
+        size: number of threads.
+        drain_seconds: how long leaving the block waits for functions that are still running. The threads
+            are daemons: one that hangs beyond that can't keep the process from ending.
+    """
+
+    def __init__(self, size: int, *, drain_seconds: float = 10.0) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        self._size = size
+        self._drain_seconds = drain_seconds
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._unfinished: set[_Job] = set()
+        self._open = False
+        self._alive = 0
+        self._all_ended = trio.Event()
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        self._token = trio.lowlevel.current_trio_token()
+        self._open = True
+        self._alive = self._size
+        for number in range(1, self._size + 1):
+            name = f"trigger_ddp worker {number}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open = False
+        for _ in range(self._size):
+            self._jobs.put(None)
+        with trio.move_on_after(self._drain_seconds, shield=True):
+            await self._all_ended.wait()
+        if not self._all_ended.is_set():
+            names = ", ".join(sorted(job.name for job in self._unfinished))
+            logger.warning(
+                "%d worker threads still run after %g s and are left behind: %s",
+                self._alive, self._drain_seconds, names,
+            )  # fmt: skip
+
+    async def run(self, function: Callable[[*_Args], _T], *args: *_Args) -> _T:
+        """Call ``function(*args)`` on one of the threads; return what it returns, raise what it raises.
+
+        The function sees the caller's context variables. If the caller is cancelled, this raises
+        `trio.Cancelled` at once: a function that has begun runs on to its end, its result is dropped and
+        its exception logged; one that has not begun never does.
+
+        Raises:
+            trio.ClosedResourceError: outside of the ``async with`` block.
+        """
+        if not self._open:
+            raise trio.ClosedResourceError("the workers are not running")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        context = contextvars.copy_context()
+        job = _Job(
+            trio.lowlevel.current_task(),
+            lambda: context.run(_unit_of_work, function, args),
+            getattr(function, "__qualname__", None) or repr(function),
+        )
+
+        def abandon(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            job.abandoned = True
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._unfinished.add(job)
+        self._jobs.put(job)
+        result: _T = await trio.lowlevel.wait_task_rescheduled(abandon)
+        return result
+
+    def statistics(self) -> WorkersStatistics:
+        """How busy the threads are now."""
+        unfinished = len(self._unfinished)
+        running = min(unfinished, self._size)
+        return WorkersStatistics(self._size, running, unfinished - running)
+
+    def _work(self) -> None:
+        """The life of one thread."""
+        try:
+            while (job := self._jobs.get()) is not None:
+                result = outcome.Value(None) if job.abandoned else outcome.capture(job.call)
+                try:
+                    self._token.run_sync_soon(self._finish, job, result)
+                except trio.RunFinishedError:  # left behind at shutdown
+                    _log_unheard(job, result)
+                del job, result  # an idle thread must not keep a caller's objects alive
+        finally:
+            db.connections.close_all()
+            try:
+                self._token.run_sync_soon(self._ended)
+            except trio.RunFinishedError:
+                logger.info("a worker thread has ended after the server did")
+
+    def _finish(self, job: _Job, result: outcome.Value[Any] | outcome.Error) -> None:
+        self._unfinished.discard(job)
+        if job.abandoned:
+            _log_unheard(job, result)
+        else:
+            trio.lowlevel.reschedule(job.task, result)
+
+    def _ended(self) -> None:
+        self._alive -= 1
+        if not self._alive:
+            self._all_ended.set()
+
+
+def _log_unheard(job: _Job, result: outcome.Value[Any] | outcome.Error) -> None:
+    if isinstance(result, outcome.Error):
+        logger.error("%s failed after its caller was cancelled", job.name, exc_info=result.error)
+
+
+def _unit_of_work(function: Callable[..., _T], args: tuple[Any, ...]) -> _T:
+    """Do for the thread's connections what Django does around each request."""
+    db.reset_queries()
+    for connection in db.connections.all(initialized_only=True):
+        if _has_unread_bytes(connection):
+            connection.errors_occurred = True  # has the next line test it, and close it if it is dead
+        connection.close_if_unusable_or_obsolete()
+    try:
+        return function(*args)
+    finally:
+        for connection in db.connections.all(initialized_only=True):
+            _keep_open(connection)
+            connection.close_if_unusable_or_obsolete()
+
+
+def _keep_open(connection: BaseDatabaseWrapper) -> None:
+    """Undo ``CONN_MAX_AGE = 0``, which means "until the request ends"; our threads serve no requests.
+
+    A pooled connection is left to go back: the pool may be smaller than the number of threads.
+    """
+    settings = connection.settings_dict
+    if settings["CONN_MAX_AGE"] == 0 and not settings["OPTIONS"].get("pool"):
+        connection.close_at = None
+
+
+def _has_unread_bytes(connection: BaseDatabaseWrapper) -> bool:
+    """Whether an idle PostgreSQL connection has something to say: nearly always that the server hung up.
+
+    Costs no round trip, and spares the first query after a restart of the database its failure.
+    """
+    if connection.vendor != "postgresql" or connection.connection is None or connection.connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
