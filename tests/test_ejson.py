@@ -229,6 +229,14 @@ def test_object_id() -> None:
             ObjectID(text)
 
 
+def test_what_decode_gives_beside_plain_values() -> None:
+    class Marked(ObjectID):
+        pass
+
+    assert all(map(ejson.decodes_to, (ObjectID, Marked, decimal.Decimal, re.Pattern)))
+    assert not any(map(ejson.decodes_to, (str, datetime.datetime, uuid.UUID, object)))
+
+
 keys = st.one_of(
     st.sampled_from(["$date", "$binary", "$InfNaN", "$escape", "$type", "$value", "$regexp", "$flags", "a"]),
     st.text(max_size=4),
@@ -270,6 +278,23 @@ json_values = st.recursive(
     lambda children: st.lists(children, max_size=3) | st.dictionaries(keys, children, max_size=3),
     max_leaves=20,
 )
+
+
+@given(json_values)
+def test_escaped_json_stays_what_it_is(value: Any) -> None:
+    text = json.dumps(value)
+    assert ejson.decode(json.dumps(ejson.escape(value))) == json.loads(text)
+
+
+def test_escaping_leaves_numbers_alone_and_knows_no_depth() -> None:
+    assert ejson.escape([2**60]) == [2**60]
+    deep: Any = {"$date": 1}
+    for _ in range(5000):
+        deep = [deep]
+    escaped = ejson.escape(deep)
+    for _ in range(5000):
+        (escaped,) = escaped
+    assert escaped == {"$escape": {"$date": 1}}
 
 
 @given(st.one_of(st.binary(), st.text(), json_values.map(json.dumps)))

@@ -1,0 +1,111 @@
+"""A client's params against the signature and type hints of the Python function they are for."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from trigger_ddp import ejson
+from trigger_ddp.errors import MeteorError
+
+
+class _NoRule(Exception):
+    """A hint names a class that params are never instances of, such as a model."""
+
+
+def bind(function: Callable[..., Any], params: Sequence[Any]) -> tuple[Any, ...]:
+    """``params`` as the positional arguments for ``function``, checked against its signature and hints.
+
+    Nothing is converted between JSON's own types: "1" is no int. Strings do become what has no JSON
+    form of its own, such as UUID, and dates, which arrive as ``datetime``, become ``date`` if that is the
+    hint. Hints that can't be checked are ignored.
+
+    Args:
+        function: a function or bound method, ``async`` or not.
+        params: the decoded params of a ``method`` or ``sub`` message.
+
+    Raises:
+        MeteorError: 400 "Match failed"; the details name the parameter.
+    """
+    signature, hints = _plan(function)
+    try:
+        bound = signature.bind(*params)
+    except TypeError as error:
+        raise MeteorError(400, "Match failed", str(error)) from None
+    return tuple(
+        _convert(parameter.name, value, hints.get(parameter.name))
+        for parameter, value in _positional(signature, bound.arguments)
+    )
+
+
+def _positional(
+    signature: inspect.Signature, arguments: Mapping[str, Any]
+) -> typing.Iterator[tuple[inspect.Parameter, Any]]:
+    for name, value in arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            for item in value:
+                yield parameter, item
+        else:
+            yield parameter, value
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any]]:
+    """The signature, and the hints of those parameters that have one msgspec can check."""
+    signature = inspect.signature(function)
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    hints: dict[str, Any] = {}
+    for parameter in signature.parameters.values():
+        if parameter.annotation is not inspect.Parameter.empty:
+            hint = _resolve(parameter.annotation, namespace)
+            if hint is not Any and _has_rules(hint):
+                hints[parameter.name] = hint
+    return signature, hints
+
+
+def _resolve(annotation: Any, namespace: dict[str, Any]) -> Any:
+    """The type an annotation stands for; Any if it is a string that can't be evaluated at run time."""
+    holder = types.SimpleNamespace(__annotations__={"hint": annotation})
+    try:
+        return typing.get_type_hints(holder, namespace, include_extras=True)["hint"]
+    except (NameError, AttributeError, SyntaxError, TypeError):
+        # A name imported under TYPE_CHECKING only, for instance.
+        return Any
+
+
+def _has_rules(hint: Any) -> bool:
+    try:
+        msgspec.inspect.type_info(hint)
+    except (TypeError, NameError):
+        return False
+    return True
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    if hint is None:
+        return value
+    if isinstance(value, datetime.datetime) and datetime.date in (hint, *typing.get_args(hint)):
+        value = value.astimezone(datetime.UTC).date()
+    try:
+        return msgspec.convert(value, hint, dec_hook=_custom)
+    except msgspec.ValidationError as error:
+        raise MeteorError(400, "Match failed", f"{name}: {error}") from None
+    except _NoRule:
+        return value
+
+
+def _custom(kind: type, value: Any) -> Any:
+    """msgspec's hook for the classes it has no rules for."""
+    if isinstance(value, kind):
+        return value
+    if ejson.decodes_to(kind):
+        raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+    raise _NoRule

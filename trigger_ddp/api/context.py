@@ -1,0 +1,53 @@
+"""`this`: who is asking, for the code of a publication or method."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+_NOBODY: Mapping[str, Any] = {"user": None, "user_id": None, "user_ddp_id": None}
+
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("trigger_ddp.this", default=_NOBODY)
+
+
+class This:
+    """Names bound for the publication or method that runs now, in this task or thread only.
+
+    ``user`` is the client's user or None, ``user_id`` its primary key or None, ``user_ddp_id`` the id
+    of its document. The server binds more (``connection``, ``random_seed``, …) while it calls a method.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        bound = _bound.get()
+        if name not in bound:
+            raise AttributeError(
+                f"this.{name} is not bound here; bound are {', '.join(sorted(bound))}. "
+                "Outside of publications and methods bind it with `with this.bound(…):`.",
+                name=name,
+                obj=self,
+            )
+        return bound[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"this.{name} can't be assigned; use `with this.bound({name}=…):`", name=name, obj=self
+        )
+
+    def __dir__(self) -> list[str]:
+        return sorted({"bound", *_bound.get()})
+
+    @contextlib.contextmanager
+    def bound(self, **values: Any) -> Iterator[None]:
+        """Bind ``values`` for the length of a ``with`` block, on top of what is bound already."""
+        token = _bound.set({**_bound.get(), **values})
+        try:
+            yield
+        finally:
+            _bound.reset(token)
+
+
+this = This()

@@ -1,0 +1,202 @@
+"""`API`: all collections, publications and methods that the project's apps declare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from django.db import models
+
+from trigger_ddp.api.collection import Collection
+from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
+from trigger_ddp.api.endpoints import APIMixin, api_endpoint
+from trigger_ddp.api.publication import Publication
+from trigger_ddp.errors import AlreadyRegistered, ConfigurationError
+
+Declarations = TypeVar("Declarations", bound="type[APIMixin] | Iterable[type[APIMixin]]")
+
+
+class DDP(APIMixin):
+    """The registry; there is one instance, `API`."""
+
+    def __init__(self) -> None:
+        self._collections: dict[str, Collection] = {}
+        self._publications: dict[str, Publication] = {}
+        self._others: list[APIMixin] = []
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._owners: dict[str, APIMixin] = {}
+        self._add_methods(self)
+
+    def register(self, api_or_iterable: Declarations) -> Declarations:
+        """Register one class or several; usable as a class decorator.
+
+        Raises:
+            AlreadyRegistered: another class has the name, or a method of the same name.
+        """
+        classes = [api_or_iterable] if isinstance(api_or_iterable, type) else api_or_iterable
+        for declared in classes:
+            self._register(declared())
+        return api_or_iterable
+
+    def _register(self, api: APIMixin) -> None:
+        if isinstance(api, Collection):
+            self._refuse_second("collection", api, self._collections.get(api.name))
+            self._add_methods(api)
+            self._collections[api.name] = api
+        elif isinstance(api, Publication):
+            self._refuse_second("publication", api, self._publications.get(api.name))
+            self._add_methods(api)
+            self._publications[api.name] = api
+        else:
+            self._add_methods(api)
+            self._others.append(api)
+
+    def _refuse_second(self, kind: str, new: APIMixin, old: APIMixin | None) -> None:
+        if old is not None:
+            raise AlreadyRegistered(
+                f"{kind} {new.name!r} of {_label(new)} is already registered by {_label(old)}; "
+                "give one of them another `name`"
+            )
+
+    def _add_methods(self, api: APIMixin) -> None:
+        endpoints = list(api.iter_endpoints())
+        for name, _ in endpoints:
+            if name in self._owners:
+                raise AlreadyRegistered(
+                    f"method {name!r} of {_label(api)} is already registered by "
+                    f"{_label(self._owners[name])}; give one of them another path or `api_path_prefix`"
+                )
+        for name, function in endpoints:
+            self._methods[name] = function
+            self._owners[name] = api
+
+    @property
+    def collections(self) -> Mapping[str, Collection]:
+        """Every collection by its name, in order of registration."""
+        return MappingProxyType(self._collections)
+
+    @property
+    def publications(self) -> Mapping[str, Publication]:
+        """Every publication by its name, in order of registration."""
+        return MappingProxyType(self._publications)
+
+    def api_path_map(self) -> dict[str, Callable[..., Any]]:
+        """Every method clients may call: name to bound function."""
+        return dict(self._methods)
+
+    def get_col_by_name(self, name: str) -> Collection:
+        """The collection ``name``.
+
+        Raises:
+            KeyError: there is no such collection.
+        """
+        return self._collections[name]
+
+    def get_pub_by_name(self, name: str) -> Publication:
+        """The publication ``name``.
+
+        Raises:
+            KeyError: there is no such publication.
+        """
+        return self._publications[name]
+
+    def collection_for_model(self, model: type[models.Model]) -> Collection:
+        """The collection that publishes ``model``; for a proxy without one, that of its concrete model.
+
+        Where several publish it, it is the one that has the model's default name.
+
+        Raises:
+            ConfigurationError: no collection publishes it, or several do and none has the default name.
+        """
+        candidates = [model, *filter(None, [model._meta.concrete_model])]
+        for candidate in candidates:
+            found = [collection for collection in self._collections.values() if collection.model is candidate]
+            if len(found) == 1:
+                return found[0]
+            for collection in found:
+                if collection.name == str(candidate._meta):
+                    return collection
+            if found:
+                names = ", ".join(collection.name for collection in found)
+                raise ConfigurationError(
+                    f"several collections publish {model._meta.label}: {names}; "
+                    "say which with (queryset, collection name)"
+                )
+        raise ConfigurationError(f"no collection publishes {model._meta.label}; declare one in a ddp.py")
+
+    #: django-ddp's name of it.
+    get_collection = collection_for_model
+
+    def qs_and_collection(self, qs: Any) -> tuple[models.QuerySet[Any], Collection]:
+        """A publication's query as (queryset, collection).
+
+        Args:
+            qs: a queryset or manager, or a pair of one and the name of its collection.
+
+        Raises:
+            ConfigurationError: there is no such collection, or ``qs`` is neither form.
+        """
+        name = None
+        if isinstance(qs, list | tuple) and len(qs) == 2:
+            qs, name = qs
+        if isinstance(qs, models.Manager):
+            qs = qs.all()
+        if not isinstance(qs, models.QuerySet):
+            raise ConfigurationError(f"not a queryset, nor a pair of queryset and collection name: {qs!r}")
+        if name is None:
+            return qs, self.collection_for_model(qs.model)
+        collection = self._collections.get(name)
+        if collection is None:
+            raise ConfigurationError(f"there is no collection {name!r}")
+        if collection.model._meta.concrete_model is not qs.model._meta.concrete_model:
+            raise ConfigurationError(f"collection {name!r} does not publish {qs.model._meta.label}")
+        return qs, collection
+
+    def watched_models(self) -> list[type[models.Model]]:
+        """The models whose tables need triggers: everything the declarations are known to read.
+
+        Those are the collections' models with their multi-table parents, the through tables and
+        related tables their documents come from, what ``qs_filter``, ``order_by``, ``user_rel`` and static
+        ``queries`` join, and what ``depends_on`` names. Concrete models, each once, in a stable order.
+
+        Raises:
+            ConfigurationError: a ``depends_on`` names what is not there.
+        """
+        watched: dict[type[models.Model], None] = {}
+        for collection in self._collections.values():
+            if collection.model is not None:
+                watched.update(dict.fromkeys(watched_by_collection(collection)))
+        for publication in self._publications.values():
+            watched.update(dict.fromkeys(watched_by_publication(publication)))
+        return list(watched)
+
+    def ready(self) -> None:
+        """Call ``ready`` of everything registered."""
+        for api in (*self._collections.values(), *self._publications.values(), *self._others):
+            api.ready()
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """A ``with`` block whose registrations are undone at its end; for tests."""
+        before = (
+            dict(self._collections), dict(self._publications), list(self._others),
+            dict(self._methods), dict(self._owners),
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            self._collections, self._publications, self._others, self._methods, self._owners = before
+
+    @api_endpoint
+    def schema(self) -> dict[str, Any]:
+        """The schema of every collection by its name."""
+        return {name: collection.schema() for name, collection in self._collections.items()}
+
+
+def _label(api: APIMixin) -> str:
+    return f"{type(api).__module__}.{type(api).__qualname__}"
+
+
+API = DDP()
