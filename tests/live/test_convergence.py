@@ -155,6 +155,10 @@ operations = st.lists(
 @given(operations, st.booleans())
 def test_clients_converge_and_are_never_told_nonsense(script, rerun):
     world = World(3, rerun)
+    for session, query in enumerate([0, 1, 3]):
+        world.subscribe(session, query)
+    world.subscribe(0, 2)  # overlaps with the first
+    world.settle()
     for name, *arguments in script:
         if name == "gap":
             # What was on the way is lost; the gap says so.

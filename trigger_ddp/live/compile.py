@@ -190,7 +190,7 @@ class _InstanceReader:
         serializer = self._serializer
         instances = [serializer.model.from_db(self._alias, self._fields, row) for row in rows]
         if instances:
-            prefetch_related_objects(instances, *serializer.select_related, *serializer.prefetch_related)
+            prefetch_related_objects(instances, *serializer.related_paths)
         return [Document(*serializer.document_of_instance(instance)) for instance in instances]
 
 
