@@ -30,10 +30,12 @@ logger = logging.getLogger(__name__)
 
 #: Codes that stand for a close without a frame; they are never sent.
 _NOT_ON_THE_WIRE = (1005, 1006, 1015)
-_READ_SIZE = 16384
+#: What one read takes. wsproto needs some 30 µs for a frame however small, and nothing else runs
+#: meanwhile: a client of empty frames must not be given more than a few hundred at a time.
+_READ_SIZE = 4096
 _CLOSE_OPCODE = 0x88
 #: Bytes that may arrive on top of twice the largest message without completing one: control frames.
-_UNFINISHED_ALLOWANCE = 1024 * 1024
+_UNFINISHED_ALLOWANCE = 256 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,9 +213,10 @@ class Connection:
             return
         self._begin_close(code, reason)
         with trio.move_on_after(self._limits.close_seconds) as patience:
+            self._reader.cancel_when_done(patience)
             await self._websocket.aclose(code, reason or None)
         if patience.cancelled_caught:
-            logger.debug("%s did not answer the close", self)
+            logger.debug("%r did not answer the close", self)
         await self._reader.stop()
         await self._channel.aclose()
 
@@ -308,7 +311,10 @@ class _Channel(Outbox):
         closed = self.websocket.closed if self.websocket is not None else None
         if closed is not None and closed.code not in _NOT_ON_THE_WIRE and not self.close_sent:
             self.say_close(closed.code, closed.reason or "")
-        await super().aclose()
+        # What was said last should arrive even if the task that closes is being cancelled; the time that
+        # this can take is bounded.
+        with trio.CancelScope(shield=True):
+            await super().aclose()
 
 
 class _Reader:
@@ -320,6 +326,11 @@ class _Reader:
         self._client = client
         self._scope = trio.CancelScope()
         self._done = trio.Event()
+        self._waiting: trio.CancelScope | None = None
+
+    def cancel_when_done(self, scope: trio.CancelScope) -> None:
+        """Cancel a task that waits for something to be read, once nothing will be."""
+        self._waiting = scope
 
     async def stop(self) -> None:
         """Cancel the reader and wait until it is gone."""
@@ -348,9 +359,11 @@ class _Reader:
                 logger.debug("%s went on after the close frame: %r", self._client, errors.exceptions)
             else:
                 logger.exception("reading from %s failed", self._client)
-            self._channel.abort("reading failed")
+                self._channel.abort("reading failed")
         finally:
             self._done.set()
+            if self._waiting is not None:
+                self._waiting.cancel()
         if not started:
             task_status.started(None)
 
@@ -398,8 +411,8 @@ async def serve(
             if connection is not None:
                 connection.leave()
                 logger.debug("%r: %s", connection, connection.close_reason)
-            with trio.CancelScope() as now:
-                now.cancel()
+            with trio.CancelScope(shield=True):  # each of these is bounded
+                await reader.stop()
                 await channel.aclose()
             nursery.cancel_scope.cancel()
 

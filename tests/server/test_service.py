@@ -1,0 +1,150 @@
+"""The order in which the service does things, with a source of changes that the test holds by the hand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trigger_ddp.api import API
+from trigger_ddp.capture.install import apply, install_steps, status
+from trigger_ddp.capture.tables import Table
+from trigger_ddp.changes.change import Gap
+from trigger_ddp.conf import Settings
+from trigger_ddp.demo.bookstore.models import Author
+from trigger_ddp.errors import TriggersMissing
+from trigger_ddp.live.compile import CompiledQuery, compile_queryset
+from trigger_ddp.server.service import Service
+from trigger_ddp.server.source import Deliver, Event, Fence
+from trigger_ddp.server.workers import Workers
+
+
+class HeldSource:
+    """A source that listens when the test lets it, and delivers what the test gives it."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.may_listen = trio.Event()
+        self.listening: list[str] = []
+        self.fences = 0
+
+    async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None]) -> None:
+        self.deliver: Callable[[list[Event]], None] = deliver
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def subscribe(self, tables: Iterable[Any]) -> None:
+        await self.may_listen.wait()
+        self.listening += [table.name for table in tables]
+
+    async def unsubscribe(self, tables: Iterable[Any]) -> None:
+        for table in tables:
+            self.listening.remove(table.name)
+
+    def fence(self) -> Fence:
+        self.fences += 1
+        return Fence(str(self.fences))
+
+
+def authors() -> CompiledQuery:
+    return compile_queryset(API.collection_for_model(Author), Author.objects.all())
+
+
+def run(test: Callable[[Service, HeldSource], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with Workers(2) as workers, trio.open_nursery() as nursery:
+            source = HeldSource()
+            service = Service(source, workers, Settings())  # type: ignore[arg-type]
+            await nursery.start(service.run)
+            await test(service, source)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+@pytest.fixture
+def triggers(db: Any) -> None:
+    from django.db import connections
+
+    connection = connections["default"]
+    for step in install_steps(
+        status(connection, [Table.from_model(model) for model in API.watched_models()])
+    ):
+        apply(connection, step, lock_timeout=5)
+    Author.objects.create(name="Ada", email="ada@x")
+
+
+def test_nothing_is_looked_at_before_its_tables_are_listened_to(triggers):
+    async def test(service: Service, source: HeldSource) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.hold, authors())
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert service.engine.statistics().live_queries == 0
+            source.may_listen.set()
+        assert service.engine.statistics().live_queries == 1
+        assert source.listening == ["bookstore_author"]
+
+    run(test)
+
+
+def test_the_last_to_let_go_ends_the_listening(triggers):
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        first, second = await service.hold(authors()), await service.hold(authors())
+        assert first is second
+        service.let_go(first)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert service.engine.statistics().live_queries == 1
+        service.let_go(second)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert service.engine.statistics().live_queries == 0
+        assert source.listening == []
+
+    run(test)
+
+
+def test_a_table_without_triggers_is_refused_and_not_listened_to_in_vain(db):
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        with pytest.raises(TriggersMissing, match="ddp_install_triggers"):
+            await service.hold(authors())
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert source.listening == []
+        assert service.engine.statistics().live_queries == 0
+
+    run(test)
+
+
+def test_a_fence_is_passed_only_after_what_was_delivered_before_it_is_evaluated(triggers):
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        query = await service.hold(authors())
+        await service.loaded(query)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.everything_told)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await service.workers.run(lambda: Author.objects.update(name="Bob"))
+            source.deliver([Gap("bookstore_author", "bulk"), Fence("1")])
+        assert [document.fields["name"] for document in query.documents.values()] == [b'"Bob"']
+
+    run(test)
+
+
+def test_a_gap_of_everything_looks_at_everything_again(triggers):
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        query = await service.hold(authors())
+        await service.loaded(query)
+        await service.workers.run(lambda: Author.objects.create(name="Cyd", email="cyd@x"))
+        source.deliver([Gap(None, "reconnected")])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.everything_told)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            source.deliver([Fence("1")])
+        assert len(query.documents) == 2
+
+    run(test)
