@@ -341,6 +341,21 @@ def test_a_client_that_stops_in_the_middle_is_let_go(sent: bytes, seconds: float
 
 
 @in_mock_time
+async def test_a_later_request_has_no_more_time_than_the_first() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(http.serve_stream, ours, http.Application(network.echo, demo))
+        client = WireClient(theirs)
+        assert (await ask(client, request("GET /page")))[0] == 200
+        await trio.sleep(http.KEEP_ALIVE_SECONDS / 2)
+        begun = trio.current_time()
+        assert (await ask(client, b"GET / HT"))[0] == 408
+        assert trio.current_time() - begun == pytest.approx(http.HEAD_SECONDS, abs=0.5)
+        assert await client.rest() == b""
+        await theirs.aclose()
+
+
+@in_mock_time
 async def test_dripping_a_request_does_not_buy_time() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:

@@ -127,12 +127,13 @@ class Table:
         key = sql.SQL("({})").format(sql.SQL(", ").join([column.of(alias) for column in columns]))
         values = [column.from_text(part) for column, part in zip(columns, names_of_parts, strict=True)]
         lists = sql.SQL(", ").join([sql.SQL("pg_catalog.unnest(%s::pg_catalog.text[])")] * len(columns))
-        return sql.SQL("{} IN (SELECT {} FROM ROWS FROM ({}) AS k ({}))").format(
-            _doubling_percent(key),
-            _doubling_percent(sql.SQL(", ").join(values)),
-            lists,
-            sql.SQL(", ").join(names_of_parts),
+        asked = sql.SQL("SELECT {} FROM ROWS FROM ({}) AS k ({})").format(
+            _doubling_percent(sql.SQL(", ").join(values)), lists, sql.SQL(", ").join(names_of_parts)
         )
+        if len(columns) == 1 and not columns[0].db_type.endswith("]"):
+            # An array is looked up in the index directly. IN is planned as a join, and takes twice the time.
+            return sql.SQL("{} = ANY (ARRAY({}))").format(_doubling_percent(key), asked)
+        return sql.SQL("{} IN ({})").format(_doubling_percent(key), asked)
 
 
 def _column(field: Field[Any, Any]) -> Column:
