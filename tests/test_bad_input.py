@@ -163,3 +163,18 @@ def test_the_server_pings_and_gives_up_on_the_silent(serve, db):
         assert {"msg": "ping"} in received
         talks.wait_until(lambda: sum(m["msg"] == "ping" for m in talks.messages) >= 3)
         assert talks.call("echo", 1)["result"] == 1
+
+
+def test_a_forged_notification_ends_nobodys_subscription(db, server, client):
+    """Any role may NOTIFY: what no trigger sent is looked into, and nothing more."""
+    channels = db.psql("SELECT DISTINCT substring(prosrc from 'ddp1_bookstore_author_[0-9a-f]+') FROM pg_proc"
+                       " WHERE proname LIKE 'ddp1_bookstore_author%'").split()  # fmt: skip
+    [channel] = channels
+    version = db.psql("SELECT DISTINCT substring(prosrc from '\\[\"([0-9a-f]{8})\"') FROM pg_proc"
+                      " WHERE proname LIKE 'ddp1_bookstore_author%'").strip()  # fmt: skip
+    client.subscribe("AllBooks")
+    for payload in ("", "nonsense", "[]", f'["{version}","U",[["no number"]]]', f'["{version}","D",[["1"]]]'):
+        db.psql(f"SELECT pg_notify('{channel}', $${payload}$$)")
+    db.psql("INSERT INTO bookstore_author (name, email) VALUES ('real', 'r@x')")
+    client.wait_until(lambda: client.documents["bookstore.author"])
+    assert not [m for m in client.messages if m["msg"] == "nosub"]
