@@ -54,6 +54,14 @@ def authors() -> CompiledQuery:
     return compile_queryset(API.collection_for_model(Author), Author.objects.all())
 
 
+async def idle(service: Service) -> None:
+    """Wait until nothing happens any more, on worker threads neither."""
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    while (busy := service.workers.statistics()).running or busy.waiting:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
 def run(test: Callable[[Service, HeldSource], Awaitable[None]]) -> None:
     async def main() -> None:
         async with Workers(2) as workers, trio.open_nursery() as nursery:
@@ -82,7 +90,7 @@ def test_nothing_is_looked_at_before_its_tables_are_listened_to(triggers):
     async def test(service: Service, source: HeldSource) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.hold, authors())
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await idle(service)
             assert service.engine.statistics().live_queries == 0
             source.may_listen.set()
         assert service.engine.statistics().live_queries == 1
@@ -97,10 +105,10 @@ def test_the_last_to_let_go_ends_the_listening(triggers):
         first, second = await service.hold(authors()), await service.hold(authors())
         assert first is second
         service.let_go(first)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await idle(service)
         assert service.engine.statistics().live_queries == 1
         service.let_go(second)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await idle(service)
         assert service.engine.statistics().live_queries == 0
         assert source.listening == []
 
@@ -112,7 +120,7 @@ def test_a_table_without_triggers_is_refused_and_not_listened_to_in_vain(db):
         source.may_listen.set()
         with pytest.raises(TriggersMissing, match="ddp_install_triggers"):
             await service.hold(authors())
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await idle(service)
         assert source.listening == []
         assert service.engine.statistics().live_queries == 0
 
