@@ -21,6 +21,8 @@ django.setup()
 from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
 
+from tests.serving import serve, server  # noqa: E402, F401  fixtures for everyone
+
 _clusters: dict[int, postgres.Cluster] = {}
 _numbers = itertools.count(1)
 

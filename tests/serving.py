@@ -1,8 +1,4 @@
-"""A server of the test's own: `trigger_ddp serve` as a process, on a free port, on the test's database.
-
-A test module has the fixtures `serve` and `server` by ``pytest_plugins = ["tests.serving"]``. It will also
-import `Server` before pytest comes to that line, which rules out rewritten assertions: PYTEST_DONT_REWRITE.
-"""
+"""A server of the test's own: `trigger_ddp serve` as a process, on a free port, on the test's database."""
 
 from __future__ import annotations
 

@@ -18,8 +18,6 @@ from tests.ddp import DDPClient
 from tests.postgres import free_port
 from tests.serving import ROOT
 
-pytest_plugins = ["tests.serving"]
-
 
 def run(
     *arguments: str, environ: dict[str, str], module: str = "trigger_ddp", cwd: Path = ROOT
@@ -77,7 +75,8 @@ def test_a_database_that_is_not_there(db):
 
 def test_a_database_that_is_not_postgresql(tmp_path):
     (tmp_path / "lite.py").write_text(
-        "SECRET_KEY = 'x'\nINSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.auth', 'trigger_ddp']\n"
+        "SECRET_KEY = 'x'\n"
+        "INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.auth', 'trigger_ddp']\n"
         "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}}\n"
     )
     sentence = refused("--settings", "lite", environ={}, cwd=tmp_path)

@@ -13,8 +13,6 @@ from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
 
-pytest_plugins = ["tests.serving"]
-
 BOOK, AUTHOR = "bookstore.book", "bookstore.author"
 
 

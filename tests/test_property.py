@@ -8,6 +8,7 @@ all that was committed before has been told.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +20,6 @@ from hypothesis import strategies as st
 from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
-
-pytest_plugins = ["tests.serving"]
 
 #: More examples for a long run: TDDP_PROPERTY_EXAMPLES=5000 pytest tests/test_property.py
 EXAMPLES = int(os.environ.get("TDDP_PROPERTY_EXAMPLES", "60"))
@@ -55,7 +54,8 @@ def _sql(template: str, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[str
 
 statements = st.one_of(
     _sql(
-        "INSERT INTO bookstore_book (id, title, author_id, price, in_stock) VALUES ({0}, '{1}', {2}, {3}, true)"
+        "INSERT INTO bookstore_book (id, title, author_id, price, in_stock)"
+        " VALUES ({0}, '{1}', {2}, {3}, true)"
         " ON CONFLICT (id) DO UPDATE SET title = EXCLUDED.title, price = EXCLUDED.price",
         ids, titles, authors, prices,
     ),
@@ -120,15 +120,9 @@ class Writer:
         self.savepoint = False
 
     def sql(self, statement: str) -> None:
-        try:
-            with self.connection.transaction():
-                self.connection.execute(statement)
-        except (
-            psycopg.errors.LockNotAvailable,
-            psycopg.errors.IntegrityError,
-            psycopg.errors.DeadlockDetected,
-        ):
-            pass  # an ordinary refusal; what it wrote is rolled back to before the statement
+        # A refused statement is rolled back to before it.
+        with contextlib.suppress(*REFUSALS), self.connection.transaction():
+            self.connection.execute(statement)
 
     def control(self, what: str) -> None:
         if what == "savepoint":
@@ -139,16 +133,15 @@ class Writer:
                 self.connection.execute("ROLLBACK TO SAVEPOINT s")
         else:
             self.savepoint = False
-            try:
+            with contextlib.suppress(*REFUSALS):  # a deferred foreign key: the transaction is rolled back
                 getattr(self.connection, what)()
-            except REFUSALS:
-                pass  # a deferred foreign key: the transaction is rolled back
 
 
 def reset(db: Database) -> None:
     db.psql(
         "TRUNCATE bookstore_author, bookstore_tag CASCADE;"
-        "INSERT INTO bookstore_author (id, name, email) SELECT n, 'a' || n, n || '@x' FROM generate_series(1, 3) n;"
+        "INSERT INTO bookstore_author (id, name, email)"
+        " SELECT n, 'a' || n, n || '@x' FROM generate_series(1, 3) n;"
         "INSERT INTO bookstore_tag (id, name) SELECT n, 't' || n FROM generate_series(1, 3) n;"
         "INSERT INTO bookstore_book (id, title, author_id, price, in_stock)"
         " SELECT n, 'x', n, n * 3, true FROM generate_series(1, 3) n"

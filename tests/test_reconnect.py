@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tests.ddp import DDPClient
 
-pytest_plugins = ["tests.serving"]
-
 LISTENERS = "application_name LIKE 'trigger_ddp%' AND datname = current_database()"
 
 

@@ -40,7 +40,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--bind",
         action="append",
         metavar="HOST:PORT",
-        help=f"address to listen on, or unix:/path/of/socket; may be given several times (default: {DEFAULT_BIND})",
+        help=f"address to listen on, or unix:/path/of/socket; may be repeated (default: {DEFAULT_BIND})",
     )
     parser.add_argument(
         "--install-triggers",

@@ -96,6 +96,7 @@ class Methods(APIMixin):
 
 API.register(
     [
-        CheapBooks, BooksOfAuthor, Raises, Refuses, FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger, Methods,
+        CheapBooks, BooksOfAuthor, Raises, Refuses, FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger,
+        Methods,
     ]
 )  # fmt: skip

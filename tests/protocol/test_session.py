@@ -79,7 +79,8 @@ def test_errors_of_the_protocol_name_the_message_and_do_not_close():
     session = Talk(version=None)
     session.hear(msg="sub", id="1", name="x")
     assert session.said.pop() == {
-        "msg": "error", "reason": "Must connect first", "offendingMessage": {"msg": "sub", "id": "1", "name": "x"},
+        "msg": "error", "reason": "Must connect first",
+        "offendingMessage": {"msg": "sub", "id": "1", "name": "x"},
     }  # fmt: skip
     session.hear(msg="connect", version="1", support=["1"])
     session.said.clear()

@@ -34,7 +34,7 @@ class Document(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """One document before and after: it left (new is None), came (old is None) or changed, its id the same."""
+    """One document before and after: it left (no new one), came (no old one) or changed under its id."""
 
     key: Key
     old: Document | None

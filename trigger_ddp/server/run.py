@@ -108,8 +108,8 @@ def check_database(alias: str) -> None:
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise ConfigurationError(
-            f"database {alias!r} is {connection.display_name}, but changes are captured by PostgreSQL's triggers: "
-            "set its ENGINE to django.db.backends.postgresql"
+            f"database {alias!r} is {connection.display_name}, but it is PostgreSQL's triggers that tell "
+            "changes: set its ENGINE to django.db.backends.postgresql"
         )
     try:
         connection.ensure_connection()
