@@ -8,19 +8,13 @@
 -- Made by "manage.py ddp_install_triggers --for-each row"; its --check says whether this text is up to date.
 #variable_conflict use_column
 DECLARE
-  item pg_catalog.record;
+  several pg_catalog.bool;
+  known pg_catalog.bool;
 BEGIN
-  BEGIN
 {one}
-  EXCEPTION WHEN OTHERS THEN
-    PERFORM pg_catalog.pg_notify({channel}, {bulk});
-    RAISE WARNING 'trigger_ddp can''t tell which row was written: %', SQLERRM;
-    RETURN NULL;
-  END;
-  IF item.changed THEN
-    PERFORM pg_catalog.pg_notify({channel}, CASE
-      WHEN pg_catalog.octet_length(item.payload) OPERATOR(pg_catalog.<=) {payload_bytes} THEN item.payload
-      ELSE {bulk} END);
-  END IF;
+  RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+  PERFORM pg_catalog.pg_notify({channel}, {bulk});
+  RAISE WARNING 'trigger_ddp can''t tell which row was written: %', SQLERRM;
   RETURN NULL;
 END

@@ -6,51 +6,47 @@
 -- Made by "manage.py ddp_install_triggers"; its --check says whether this text is up to date.
 #variable_conflict use_column
 DECLARE
-  item pg_catalog.record;
-  written pg_catalog.text[];   -- rows as JSON arrays: as they are now, or were, if deleted
-  replaced pg_catalog.text[];  -- as they were, where a key column is another now
-  size pg_catalog.int4;
-  used pg_catalog.int4 := 0;   -- bytes that both take up in a notification
+  several pg_catalog.bool;
+  known pg_catalog.bool;
 BEGIN
-  -- Nearly every statement writes one row, and this query is all it costs.
+  -- Nearly every statement writes one row, which this query tells by itself.
 {one}
-  IF NOT FOUND THEN
-    RETURN NULL;
-  ELSIF NOT item.several THEN
-    IF item.changed THEN
-      PERFORM pg_catalog.pg_notify({channel}, CASE
-        WHEN pg_catalog.octet_length(item.payload) OPERATOR(pg_catalog.<=) {payload_bytes} THEN item.payload
-        ELSE {bulk} END);
-    END IF;
-    RETURN NULL;
-  END IF;
-
-  PERFORM FROM {counted} OFFSET {bulk_threshold} LIMIT 1;
-  IF FOUND OR item.payload IS NULL THEN
-    PERFORM pg_catalog.pg_notify({channel}, {bulk});
-    RETURN NULL;
-  END IF;
-
-  FOR item IN
+  IF several THEN
+    DECLARE
+      item pg_catalog.record;
+      written pg_catalog.text[];   -- rows as JSON arrays: as they are now, or were, if deleted
+      replaced pg_catalog.text[];  -- as they were, where a key column is another now
+      size pg_catalog.int4;
+      used pg_catalog.int4 := 0;   -- bytes that both take up in a notification
+    BEGIN
+      PERFORM FROM {counted} OFFSET {bulk_threshold} LIMIT 1;
+      IF FOUND OR NOT known THEN
+        PERFORM pg_catalog.pg_notify({channel}, {bulk});
+        RETURN NULL;
+      END IF;
+      FOR item IN
 {every}
-  LOOP
-    size := pg_catalog.octet_length(pg_catalog.concat_ws(',', item.written, item.replaced)) OPERATOR(pg_catalog.+) 1;
-    IF size OPERATOR(pg_catalog.>) {room} THEN
-      PERFORM pg_catalog.pg_notify({channel}, {bulk});
-      RETURN NULL;
-    END IF;
-    used := used OPERATOR(pg_catalog.+) size;
-    IF used OPERATOR(pg_catalog.>) {room} THEN
-      PERFORM pg_catalog.pg_notify({channel}, {payload});
-      written := NULL;
-      replaced := NULL;
-      used := size;
-    END IF;
-    written := pg_catalog.array_append(written, item.written);
-    replaced := pg_catalog.array_append(replaced, item.replaced);
-  END LOOP;
-  IF used OPERATOR(pg_catalog.>) 0 THEN
-    PERFORM pg_catalog.pg_notify({channel}, {payload});
+      LOOP
+        size := pg_catalog.octet_length(pg_catalog.concat_ws(',', item.written, item.replaced));
+        size := size OPERATOR(pg_catalog.+) 1;
+        IF size OPERATOR(pg_catalog.>) {room} THEN
+          PERFORM pg_catalog.pg_notify({channel}, {bulk});
+          RETURN NULL;
+        END IF;
+        used := used OPERATOR(pg_catalog.+) size;
+        IF used OPERATOR(pg_catalog.>) {room} THEN
+          PERFORM pg_catalog.pg_notify({channel}, {payload});
+          written := NULL;
+          replaced := NULL;
+          used := size;
+        END IF;
+        written := pg_catalog.array_append(written, item.written);
+        replaced := pg_catalog.array_append(replaced, item.replaced);
+      END LOOP;
+      IF used OPERATOR(pg_catalog.>) 0 THEN
+        PERFORM pg_catalog.pg_notify({channel}, {payload});
+      END IF;
+    END;
   END IF;
   RETURN NULL;
 END

@@ -84,6 +84,49 @@ def test_a_database_that_is_not_postgresql(tmp_path):
     assert "django.db.backends.postgresql" in sentence
 
 
+def unusable(directory: Path, databases: str, database: str = "default") -> str:
+    """The one sentence with which ``serve`` refuses a project with these databases."""
+    (directory / "unusable.py").write_text(
+        "SECRET_KEY = 'x'\n"
+        "INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.auth', 'trigger_ddp']\n"
+        f"DATABASES = {databases}\n"
+        f"DDP_DATABASE = {database!r}\n"
+    )
+    return refused("--settings", "unusable", environ={}, cwd=directory)
+
+
+@pytest.mark.parametrize(
+    ("database", "words"),
+    [
+        (
+            {"ENGINE": "django.db.backends.postgresql"},
+            "database 'default' can't be used: settings.DATABASES is",
+        ),
+        (
+            {"ENGINE": "django.db.backends.postgresqll", "NAME": "x"},
+            "'django.db.backends.postgresqll' isn't an",
+        ),
+        ({"NAME": "x"}, "set its ENGINE to django.db.backends.postgresql"),
+        ({}, "set its ENGINE to django.db.backends.postgresql"),
+    ],
+    ids=["no name", "misspelt engine", "no engine", "nothing"],
+)
+def test_a_database_that_is_not_configured(tmp_path, database, words):
+    assert words in unusable(tmp_path, f"{{'default': {database}}}")
+
+
+def test_an_engine_of_a_second_database(tmp_path):
+    databases = {"default": {"ENGINE": "django.db.backends.postgresql"}, "live": {"ENGINE": "no.such.engine"}}
+    sentence = unusable(tmp_path, repr(databases), "live")
+    assert (
+        "the ENGINE of database 'live', 'no.such.engine', can't be imported: No module named 'no'" in sentence
+    )
+
+
+def test_a_default_database_that_is_not_there(tmp_path):
+    assert "You must define a 'default' database" in unusable(tmp_path, "{'other': {}}")
+
+
 def test_missing_triggers_name_the_command(db):
     sentence = refused(environ=db.environ)
     assert "triggers are missing or out of date on" in sentence

@@ -100,7 +100,8 @@ def set_up_django(settings: str | None) -> None:
             "run in the project's directory or check --settings"
         ) from error
     except ImproperlyConfigured as error:
-        raise ConfigurationError(f"the settings {name!r} are not usable: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"the settings {name!r} are not usable: {reason}") from error
     from django.apps import apps
 
     if not apps.is_installed("trigger_ddp"):

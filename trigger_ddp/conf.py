@@ -35,7 +35,12 @@ class Settings:
     allow_stale: bool = _setting(
         False, "serve queries on tables without a current trigger, although they will not be live"
     )
-    threads: int = _setting(8, "worker threads, each with a database connection of its own", least=1)
+    threads: int = _setting(
+        8, "threads for publications and methods, each with a database connection of its own", least=1
+    )
+    evaluation_threads: int = _setting(
+        4, "threads that ask the database for live queries, each with a connection of its own", least=1
+    )
     heartbeat_interval: float = _setting(
         15.0, "seconds of silence after which a client is sent a DDP ping; 0 turns pings off", least=0
     )
@@ -46,7 +51,10 @@ class Settings:
         8 * 1024 * 1024, "size of the largest message a client may send, in bytes", least=1024
     )
     max_pending_messages: int = _setting(
-        1000, "messages of one session waiting for their turn before its socket is no longer read", least=1
+        1000,
+        "messages of one session waiting for their turn before its socket is no longer read; "
+        "they may not be larger together than DDP_MAX_MESSAGE_BYTES either",
+        least=1,
     )
     max_subscriptions: int = _setting(1000, "subscriptions one session may hold", least=1)
     outbox_bytes: int = _setting(

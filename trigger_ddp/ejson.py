@@ -11,7 +11,7 @@ package. What becomes of each Python type:
     datetime                          {"$date": milliseconds}; naive ones are taken as UTC; decoded aware
     date                              {"$date": milliseconds} of its midnight UTC; decoded as datetime
     bytes, bytearray, memoryview      {"$binary": base64}; decoded as bytes
-    re.Pattern                        {"$regexp": source, "$flags": "gimsuy"}
+    RegExp, re.Pattern                {"$regexp": source, "$flags": letters}; decoded as RegExp
     Decimal                           {"$type": "Decimal", "$value": text}, as Meteor's mongo-decimal reads it
     ObjectID                          {"$type": "oid", "$value": hex}
     what `add_type` registered        {"$type": name, "$value": …}
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -49,6 +50,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 _SINGLE_KEY_FORMS = frozenset({"$date", "$InfNaN", "$binary", "$escape"})
 _PYTHON_FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL}
+_DECODED_FLAGS = frozenset("gimuy")  # Meteor's choice; it drops the others, "s" among them
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -74,6 +76,38 @@ class ObjectID(str):
 
     def __repr__(self) -> str:
         return f"ObjectID({str.__repr__(self)})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegExp:
+    """A regular expression of JavaScript's, as the text it is written in.
+
+    It stays text since a client wrote it: compiling it takes as long as the client likes, and Python's
+    syntax is another.
+
+    Args:
+        source: what stands between the slashes in JavaScript.
+        flags: JavaScript's letters, such as "gi".
+    """
+
+    source: str
+    flags: str = ""
+
+    def compile(self) -> re.Pattern[str]:
+        """The source taken for Python's syntax, with the flags Python has: i, m and s.
+
+        Call it on a worker thread, and set a limit to the source's length first: neither compiling nor
+        matching a hostile expression ends in reasonable time.
+
+        Raises:
+            re.error: it is no regular expression of Python's.
+            RecursionError, OverflowError: it is nested too deeply, or repeats too often.
+        """
+        flags = re.NOFLAG
+        for letter, flag in _PYTHON_FLAGS.items():
+            if letter in self.flags:
+                flags |= flag
+        return re.compile(self.source, flags)
 
 
 def encode(value: Any) -> bytes:
@@ -246,7 +280,11 @@ def _binary(value: bytes | bytearray | memoryview) -> dict[str, str]:
     return {"$binary": base64.b64encode(value).decode("ascii")}
 
 
-def _regexp(value: re.Pattern[Any]) -> dict[str, str]:
+def _regexp(value: RegExp) -> dict[str, str]:
+    return {"$regexp": value.source, "$flags": value.flags}
+
+
+def _pattern(value: re.Pattern[Any]) -> dict[str, str]:
     if isinstance(value.pattern, bytes) or value.flags & re.VERBOSE:
         raise EJSONError("a bytes or verbose regular expression has no JavaScript form")
     flags = "".join(letter for letter, flag in _PYTHON_FLAGS.items() if value.flags & flag)
@@ -266,7 +304,8 @@ _atoms: dict[type, Callable[[Any], Any]] = {
     bytes: _binary,
     bytearray: _binary,
     memoryview: _binary,
-    re.Pattern: _regexp,
+    RegExp: _regexp,
+    re.Pattern: _pattern,
     uuid.UUID: str,
     enum.Enum: lambda member: to_json(member.value),
     Promise: str,  # gettext_lazy
@@ -327,18 +366,11 @@ def _from_inf_nan(sign: Any) -> float:
     return math.copysign(math.inf, sign) if sign else math.nan
 
 
-def _from_regexp(source: Any, letters: Any) -> re.Pattern[str]:
-    """The pattern, without the flags Python has no equivalent for (g, u, y)."""
-    if not isinstance(source, str) or not isinstance(letters, str):
+def _from_regexp(source: Any, flags: Any) -> RegExp:
+    """The expression with those of its flags that Meteor keeps, each once, in JavaScript's order."""
+    if not isinstance(source, str) or not isinstance(flags, str):
         raise EJSONError("$regexp or $flags is not a string")
-    flags = 0
-    for letter in letters[:50]:
-        flags |= _PYTHON_FLAGS.get(letter, 0)
-    try:
-        return re.compile(source, flags)
-    except (re.error, RecursionError, OverflowError, Warning) as error:
-        # Warning: where warnings are errors, Python's remarks on dubious syntax come as exceptions.
-        raise EJSONError(f"$regexp is not a regular expression of Python's: {error}") from error
+    return RegExp(source, "".join(sorted(_DECODED_FLAGS.intersection(flags[:50]))))
 
 
 def _from_custom(name: Any, value: Any) -> Any:
@@ -358,7 +390,7 @@ def _string(value: Any) -> str:
 
 
 _factories: dict[str, Callable[[Any], Any]] = {}
-_decoded: set[type] = {re.Pattern}
+_decoded: set[type] = {RegExp}
 
 add_type("Decimal", decimal.Decimal, str, lambda value: decimal.Decimal(_string(value)))
 add_type("oid", ObjectID, str.__str__, lambda value: ObjectID(_string(value)))

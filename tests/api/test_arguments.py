@@ -14,7 +14,7 @@ import pytest
 from trigger_ddp import ejson
 from trigger_ddp.api.arguments import bind
 from trigger_ddp.demo.bookstore.models import Book
-from trigger_ddp.ejson import ObjectID
+from trigger_ddp.ejson import ObjectID, RegExp
 from trigger_ddp.errors import MeteorError
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def accepts(hint: Any, value: Any) -> Any:
         (ObjectID, OID, OID),
         (Colour, RED, RED),
         (list[Colour], [RED], [RED]),
-        (re.Pattern, re.compile("a"), re.compile("a")),
+        (RegExp, RegExp("a", "i"), RegExp("a", "i")),
+        (RegExp | None, RegExp("a", "i"), RegExp("a", "i")),
+        (list[RegExp], [RegExp("a")], [RegExp("a")]),
         (Any, RED, RED),
         (object, RED, RED),
         # Hints that say nothing about params, or that can't be evaluated:
@@ -113,7 +115,10 @@ def test_accepted(hint: Any, value: Any, argument: Any) -> None:
         (datetime.date, "today"),
         (ObjectID, "a" * 24),
         (Colour, "red"),
+        (RegExp, "a"),
+        (str, RegExp("a")),
         (re.Pattern, "a"),
+        (re.Pattern, RegExp("a")),
         ("int", "1"),
     ],
 )

@@ -124,7 +124,8 @@ def test_schemas(db: Database) -> None:
     here, there = plain(), plain('s"."thing')
     with db.connect() as conn, listening(db, here, there) as ear:
         conn.execute(
-            "CREATE SCHEMA s; CREATE TABLE thing (id int PRIMARY KEY); CREATE TABLE s.thing (id int PRIMARY KEY)"
+            "CREATE SCHEMA s;"
+            "CREATE TABLE thing (id int PRIMARY KEY); CREATE TABLE s.thing (id int PRIMARY KEY)"
         )
         install_on(here, there)
         conn.execute("INSERT INTO s.thing VALUES (1)")
@@ -148,7 +149,7 @@ def test_schemas(db: Database) -> None:
         ),
         (
             "CREATE FOREIGN DATA WRAPPER fdw; CREATE SERVER s FOREIGN DATA WRAPPER fdw;"
-            "CREATE TABLE thing (id int, UNIQUE (id)); CREATE FOREIGN TABLE below () INHERITS (thing) SERVER s",
+            "CREATE TABLE thing (id int UNIQUE); CREATE FOREIGN TABLE below () INHERITS (thing) SERVER s",
             "has foreign tables below it",
         ),
     ],

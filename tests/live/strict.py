@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trigger_ddp.live.compile import CompiledQuery
-from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.document import Document
 from trigger_ddp.live.evaluation import Answer, Evaluation
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session
@@ -71,9 +71,13 @@ class Query:
 
     def compiled(self, dependencies: dict[str, Any], collection: str = "things") -> CompiledQuery:
         return CompiledQuery(
-            collection, (collection, self.name), (), dependencies, None, None, lambda rows: []
+            collection, (collection, self.name, ()), (), dependencies, None, None, lambda rows: []
         )
 
     def answers(self, evaluation: Evaluation, rows: dict[str, Row]) -> list[Answer]:
-        keys = rows.keys() if evaluation.keys is None else [key for key in evaluation.keys if key in rows]
-        return [(Key(key), (), self.document(key, rows[key])) for key in keys if self.matches(rows[key])]
+        asked = rows.keys() if evaluation.keys is None else {key for (key,) in evaluation.keys}
+        return [
+            ((key,), (), self.document(key, row))
+            for key, row in rows.items()
+            if key in asked and self.matches(row)
+        ]

@@ -8,11 +8,10 @@ import pytest
 from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q
 
-from trigger_ddp.api import API
+from trigger_ddp.api import API, Collection
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 from trigger_ddp.errors import NotLive
 from trigger_ddp.live.compile import CompiledQuery, Reach, compile_queryset
-from trigger_ddp.live.document import Key
 
 BOOK, AUTHOR, TAGS, TAG = "bookstore_book", "bookstore_author", "bookstore_book_tags", "bookstore_tag"
 
@@ -33,12 +32,12 @@ def rows(query: CompiledQuery, keys: list[str] | None = None) -> dict[str, Any]:
     statement = query.everything if keys is None else query.by_keys
     if statement is None:
         return {}
-    params = statement.params if keys is None else statement.for_keys([Key(key) for key in keys])
+    params = statement.params if keys is None else statement.for_keys([(key,) for key in keys])
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, params)
         answers = query.read(cursor.fetchall())
     assert all(route == () for _, route, _ in answers)
-    return {key: document for key, _, document in answers}
+    return {key: document for (key,), _, document in answers}
 
 
 def reach(query: CompiledQuery) -> dict[str, Reach]:
@@ -60,6 +59,11 @@ def reach(query: CompiledQuery) -> dict[str, Reach]:
         lambda: Book.objects.annotate(n=Count("tags")).filter(n__gt=0),
         lambda: Book.objects.filter(Exists(Tag.objects.filter(books=OuterRef("pk")))),
         lambda: Book.objects.filter(price=1).union(Book.objects.filter(price=2)),
+        lambda: Book.objects.filter(price=1).union(Book.objects.filter(price=2)).order_by("title"),
+        lambda: Book.objects.filter(price__gt=1).intersection(Book.objects.filter(price__lt=4)),
+        lambda: Book.objects.filter(price__gt=1).difference(Book.objects.filter(price=4)),
+        lambda: Book.objects.order_by("author__name", "-price")[:2],
+        lambda: Author.objects.exclude(books__title="t0"),
         lambda: Book.objects.extra(where=["price > %s"], params=[2]),
         lambda: Book.objects.filter(title="100%"),
         lambda: Book.objects.none(),
@@ -98,6 +102,44 @@ def test_documents_have_the_fields_of_the_collection():
 def test_only_defer_and_values_leave_the_other_fields_at_home(queryset):
     document = rows(compiled(queryset()))["1"]
     assert set(document.fields) - {"tags_ids"} == {"title"}
+
+
+class OwnBook(Collection):
+    model = Book
+
+    def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
+        data = super().serialize(obj, meteor_ids)
+        data["fields"]["shouted"] = obj.title.upper()
+        return data
+
+
+@pytest.mark.parametrize("narrow", [lambda books: books.only("title"), lambda books: books.values("title")])
+def test_an_own_serialize_publishes_no_more_than_was_asked_for(narrow):
+    document = rows(compile_queryset(OwnBook(), narrow(Book.objects)))["1"]
+    assert set(document.fields) - {"tags_ids"} == {"title", "shouted"}
+
+
+def test_an_own_serialize_gives_the_documents():
+    document = rows(compile_queryset(OwnBook(), Book.objects.all()))["1"]
+    assert document.fields["shouted"] == b'"T0"'
+    assert document.fields["tags_ids"] == b'["1","2"]'
+
+
+def test_a_static_queryset_compiles_to_the_same_every_time():
+    static = Author.objects.exclude(books__title="t0")
+    first, second = compiled(static), compiled(static)
+    assert first.identity == second.identity
+    assert set(rows(second)) == {"2"}
+
+
+def test_a_union_of_other_columns_publishes_the_rows_it_is_of():
+    first, second = (Book.objects.filter(price=price).values("author_id") for price in (5, 4))
+    assert set(rows(compiled(first.union(second)))) == {"5", "6"}
+
+
+def test_only_the_database_that_is_listened_to_is_published():
+    with pytest.raises(NotLive, match="'other'"):
+        compiled(Book.objects.using("other"))
 
 
 def test_values_of_something_else_are_refused_rather_than_published_in_full():

@@ -17,7 +17,7 @@ from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.live.compile import Dependency, Reach
 from trigger_ddp.live.engine import Engine
 from trigger_ddp.live.evaluation import Evaluation
-from trigger_ddp.live.shape import State
+from trigger_ddp.live.shape import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Subscription
 
@@ -51,6 +51,7 @@ class World:
         self.looking: list[Looking] = []
         self.waiting: list[tuple[StrictSession, Subscription]] = []
         self.compiled = [query.compiled(RERUN if rerun else BY_KEYS) for query in QUERIES]
+        self.telling: list[tuple[StrictSession, LiveQuery]] = []
         self.numbers = 0
 
     def write(self, key: str, row: Row | None) -> None:
@@ -100,6 +101,12 @@ class World:
                 self.waiting.remove(pair)
                 if owner.show(subscription, query):
                     self.fanout.watch(query, owner)
+                self.telling.append((owner, query))
+                self.tell()
+
+    def tell(self) -> None:
+        """One more document of each query that is being told."""
+        self.telling = [(owner, query) for owner, query in self.telling if owner.tell_some(query, 1)]
 
     def deliver(self, count: int, repeat: bool) -> None:
         batch, self.queue = self.queue[:count], self.queue[count:]
@@ -120,7 +127,7 @@ class World:
             return
         looking = self.looking.pop(which % len(self.looking))
         if lost:
-            self.engine.restart(looking.evaluation)
+            self.engine.restart(looking.evaluation, 0)
             return
         rows = self.rows if looking.rows is None else looking.rows
         answers = looking.query.answers(looking.evaluation, rows)
@@ -133,6 +140,8 @@ class World:
             self.look()
             while self.looking:
                 self.answer(0, lost=False)
+        while self.telling:
+            self.tell()
 
     def expected(self, session: StrictSession) -> dict[tuple[str, str], Row]:
         told: dict[tuple[str, str], Row] = {}
@@ -162,6 +171,7 @@ operations = st.lists(
         st.tuples(st.just("look")),
         st.tuples(st.just("snapshot")),
         st.tuples(st.just("answer"), st.integers(0, 5), st.booleans()),
+        st.tuples(st.just("tell")),
         st.tuples(st.just("gap")),
     ),
     min_size=8,

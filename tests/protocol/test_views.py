@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.live.strict import Query, StrictSession
-from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.document import Document
 from trigger_ddp.live.shape import Delta, LiveQuery, Shape
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Subscription
@@ -28,13 +28,15 @@ class Told:
         self, number: int, key: str, fields: dict[str, bytes] | None, document_id: str | None = None
     ) -> None:
         query = self.queries[number]
-        found = {} if fields is None else {Key(key): Document(document_id or key, fields)}
-        self.fanout.tell([Delta(query, query._replace(found, [Key(key)]))])
+        found = {} if fields is None else {(key,): Document(document_id or key, fields)}
+        self.fanout.tell([Delta(query, query._replace(found, [(key,)]))])
 
-    def show(self, number: int) -> Subscription:
+    def show(self, number: int, *, whole: bool = True) -> Subscription:
         subscription = Subscription(f"s{number}", "any")
         if self.session.show(subscription, self.queries[number]):
             self.fanout.watch(self.queries[number], self.session)
+        while whole and self.session.tell_some(self.queries[number], 1):
+            pass
         return subscription
 
     def stop(self, subscription: Subscription) -> None:
@@ -105,7 +107,7 @@ def test_ids_swapped_between_rows_in_one_look(told):
     told.set(0, "l", {"a": b"2"}, "y")
     told.show(0)
     query = told.queries[0]
-    swapped = {Key("k"): Document("y", {"a": b"1"}), Key("l"): Document("x", {"a": b"2"})}
+    swapped = {("k",): Document("y", {"a": b"1"}), ("l",): Document("x", {"a": b"2"})}
     told.fanout.tell([Delta(query, query._replace(swapped, list(swapped)))])
     assert told.documents == {("things", "y"): {"a": 1}, ("things", "x"): {"a": 2}}
 
@@ -118,3 +120,44 @@ def test_one_query_shown_twice_ends_with_the_second(told):
     assert told.documents[ID] == {"a": 2}
     told.stop(second)
     assert told.documents == {}
+
+
+def test_an_id_that_moves_to_another_row_is_one_document_throughout(told):
+    """The old row's own look comes later, or in another query first."""
+    for number in (0, 1):
+        told.set(number, "k", {"a": b"1"}, "x")
+    told.show(0)
+    told.show(1)
+    told.set(0, "l", {"a": b"2"}, "x")
+    told.set(0, "k", None)
+    told.set(1, "k", None)
+    told.set(1, "l", {"a": b"2"}, "x")
+    assert told.documents == {("things", "x"): {"a": 2}}
+
+
+def test_documents_that_change_while_a_query_is_being_told(told):
+    for key in "abcd":
+        told.set(0, key, {"n": b"1"})
+    told.show(0, whole=False)
+    query = told.queries[0]
+    assert told.session.tell_some(query, 1)
+    assert told.documents == {("things", "a"): {"n": 1}}
+    told.set(0, "a", {"n": b"2"})  # told already
+    told.set(0, "b", {"n": b"2"})  # not yet told
+    told.set(0, "c", None)  # never told
+    told.set(0, "e", {"n": b"2"})  # came while telling
+    assert told.documents == {("things", "a"): {"n": 2}, ("things", "e"): {"n": 2}}
+    while told.session.tell_some(query, 1):
+        pass
+    expected = {"a": 2, "b": 2, "d": 1, "e": 2}
+    assert told.documents == {("things", key): {"n": number} for key, number in expected.items()}
+
+
+def test_a_query_that_is_stopped_while_it_is_told(told):
+    for key in "ab":
+        told.set(0, key, {"n": b"1"})
+    subscription = told.show(0, whole=False)
+    told.session.tell_some(told.queries[0], 1)
+    told.stop(subscription)
+    assert told.documents == {}
+    assert not told.session.tell_some(told.queries[0], 1)

@@ -17,6 +17,7 @@ from trigger_ddp.conf import Settings
 from trigger_ddp.demo.bookstore.models import Author
 from trigger_ddp.errors import TriggersMissing
 from trigger_ddp.live.compile import CompiledQuery, compile_queryset
+from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.source import Deliver, Event, Fence
 from trigger_ddp.server.workers import Workers
@@ -54,6 +55,10 @@ def authors() -> CompiledQuery:
     return compile_queryset(API.collection_for_model(Author), Author.objects.all())
 
 
+async def hold(service: Service) -> LiveQuery:
+    return await service.hold(await service.workers.run(authors))
+
+
 async def idle(service: Service) -> None:
     """Wait until nothing happens any more, on worker threads neither."""
     await trio.testing.wait_all_tasks_blocked(0.01)
@@ -66,7 +71,7 @@ def run(test: Callable[[Service, HeldSource], Awaitable[None]]) -> None:
     async def main() -> None:
         async with Workers(2) as workers, trio.open_nursery() as nursery:
             source = HeldSource()
-            service = Service(source, workers, Settings())  # type: ignore[arg-type]
+            service = Service(source, workers, workers, Settings())  # type: ignore[arg-type]
             await nursery.start(service.run)
             await test(service, source)
             nursery.cancel_scope.cancel()
@@ -89,7 +94,7 @@ def triggers(db: Any) -> None:
 def test_nothing_is_looked_at_before_its_tables_are_listened_to(triggers):
     async def test(service: Service, source: HeldSource) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(service.hold, authors())
+            nursery.start_soon(hold, service)
             await idle(service)
             assert service.engine.statistics().live_queries == 0
             source.may_listen.set()
@@ -102,7 +107,7 @@ def test_nothing_is_looked_at_before_its_tables_are_listened_to(triggers):
 def test_the_last_to_let_go_ends_the_listening(triggers):
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()
-        first, second = await service.hold(authors()), await service.hold(authors())
+        first, second = await hold(service), await hold(service)
         assert first is second
         service.let_go(first)
         await idle(service)
@@ -119,7 +124,7 @@ def test_a_table_without_triggers_is_refused_and_not_listened_to_in_vain(db):
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()
         with pytest.raises(TriggersMissing, match="ddp_install_triggers"):
-            await service.hold(authors())
+            await hold(service)
         await idle(service)
         assert source.listening == []
         assert service.engine.statistics().live_queries == 0
@@ -130,7 +135,7 @@ def test_a_table_without_triggers_is_refused_and_not_listened_to_in_vain(db):
 def test_a_fence_is_passed_only_after_what_was_delivered_before_it_is_evaluated(triggers):
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()
-        query = await service.hold(authors())
+        query = await hold(service)
         await service.loaded(query)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.everything_told)
@@ -145,7 +150,7 @@ def test_a_fence_is_passed_only_after_what_was_delivered_before_it_is_evaluated(
 def test_a_gap_of_everything_looks_at_everything_again(triggers):
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()
-        query = await service.hold(authors())
+        query = await hold(service)
         await service.loaded(query)
         await service.workers.run(lambda: Author.objects.create(name="Cyd", email="cyd@x"))
         source.deliver([Gap(None, "reconnected")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import logging
@@ -53,17 +54,44 @@ def test_results_arguments_names_and_context_variables() -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
-def test_an_exception_arrives_with_its_traceback(error: BaseException) -> None:
+def test_an_exception_arrives_with_its_traceback() -> None:
+    error = ValueError("no")
+
     def raise_it() -> None:
         raise error
 
     async def main() -> None:
         async with Workers(1) as workers:
-            with pytest.raises(type(error)) as caught:
+            with pytest.raises(ValueError) as caught:
                 await workers.run(raise_it)
             assert caught.value is error
             assert "raise_it" in "".join(traceback.format_exception(caught.value))
+            assert await workers.run(int, "1") == 1  # the thread lives on
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        BaseExceptionGroup("", [SystemExit()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_would_end_the_program_ends_only_the_function(error: BaseException) -> None:
+    def raise_it() -> None:
+        raise error
+
+    async def main() -> None:
+        async with Workers(1) as workers:
+            words = rf"raise_it raised {type(error).__name__}$"
+            with pytest.raises(RuntimeError, match=words) as caught:
+                await workers.run(raise_it)
+            assert caught.value.__cause__ is error
             assert await workers.run(int, "1") == 1  # the thread lives on
 
     trio.run(main)

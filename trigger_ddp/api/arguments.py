@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -106,6 +107,6 @@ def _custom(kind: type, value: Any) -> Any:
     """msgspec's hook for the classes it has no rules for."""
     if isinstance(value, kind):
         return value
-    if ejson.decodes_to(kind):
+    if ejson.decodes_to(kind) or kind is re.Pattern:  # patterns arrive as ejson.RegExp, never compiled
         raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
     raise _NoRule

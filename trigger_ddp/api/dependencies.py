@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models import F, Q
 from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import RawSQL
 from django.db.models.sql import Query
+from django.db.models.sql.where import ExtraWhere
 
 from trigger_ddp.errors import ConfigurationError
 
@@ -99,17 +102,47 @@ def with_parents(model: Model) -> Iterator[Model]:
 
 
 def joined_models(query: Query) -> Iterator[Model]:
-    """The models of all tables that a query reads, also in its subqueries; may repeat."""
+    """The models of all tables that a query reads, also in its subqueries."""
     by_table = {
         model._meta.db_table: model
         for model in apps.get_models(include_auto_created=True)
         if not model._meta.proxy
     }
-    for inner in queries_in(query):
-        for alias, join in inner.alias_map.items():
-            # Joins that Django found it can do without stay in the map.
-            if inner.alias_refcount[alias] and join.table_name in by_table:
-                yield by_table[join.table_name]
+    for table in tables_of(query, DEFAULT_DB_ALIAS):
+        if table in by_table:
+            yield by_table[table]
+
+
+def tables_of(query: Query, using: str) -> Counter[str]:
+    """The ``db_table`` of every table in ``query``'s FROM clauses, with how often it stands there.
+
+    Subqueries and combinations count. Fragments of raw SQL are opaque, see `has_raw_sql`. ``query`` is left
+    as it is: whatever Django sets up while it compiles is set up on copies.
+    """
+    counted: Counter[str] = Counter()
+    for node in nodes_in(query):
+        if not isinstance(node, Query):
+            continue
+        copy = node.clone()
+        if not copy.combinator:
+            # The joins of ORDER BY and DISTINCT ON come into being only now.
+            compiler = copy.get_compiler(using)
+            compiler.setup_query()
+            compiler.get_order_by()
+            compiler.get_distinct()
+            counted.update(
+                join.table_name for alias, join in copy.alias_map.items() if copy.alias_refcount.get(alias)
+            )
+        counted.update(table.strip('"') for table in copy.extra_tables)
+    return counted
+
+
+def has_raw_sql(query: Query) -> bool:
+    """Whether some part of ``query`` is SQL that Django passes on as it is."""
+    return any(
+        isinstance(node, RawSQL | ExtraWhere) or (isinstance(node, Query) and bool(node.extra))
+        for node in nodes_in(query)
+    )
 
 
 def _probe(collection: Collection) -> Query:
@@ -125,15 +158,27 @@ def _probe(collection: Collection) -> Query:
     return queryset.query
 
 
-def queries_in(node: Any) -> Iterator[Query]:
-    """Every query in an expression tree."""
-    if node is None:
+def nodes_in(node: Any) -> Iterator[Any]:
+    """Every expression, condition and query in a tree, the tree's root first."""
+    if node is None or isinstance(node, str | bytes | int):
         return
-    children: Iterable[Any]
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from nodes_in(child)
+        return
+    yield node
+    children: list[Any]
     if isinstance(node, Query):
-        yield node
-        children = (node.where, *node.annotations.values(), *node.combined_queries)
+        filtered = (getattr(join, "filtered_relation", None) for join in node.alias_map.values())
+        conditions = [relation.resolved_condition for relation in filtered if relation is not None]
+        children = [
+            node.where, *node.annotations.values(), *node.select, *node.order_by, *node.combined_queries,
+            node.group_by if isinstance(node.group_by, tuple) else None, conditions,
+        ]  # fmt: skip
     else:
-        children = node.get_source_expressions() if hasattr(node, "get_source_expressions") else ()
+        children = [*node.get_source_expressions()] if hasattr(node, "get_source_expressions") else []
+        right = getattr(node, "rhs", None)
+        if isinstance(right, list | tuple):  # of an `__in`, where expressions may stand among values
+            children.append(right)
     for child in children:
-        yield from queries_in(child)
+        yield from nodes_in(child)

@@ -82,6 +82,7 @@ class _Body:
         self.version = version
         self.event = event
         self.primary_key = primary_key
+        self.foreign_keys = foreign_keys
         self.columns = [*primary_key, *foreign_keys]
         self.bulk_threshold = bulk_threshold
 
@@ -99,7 +100,6 @@ class _Body:
                     sql.SQL("false"),
                     {"OLD": sql.SQL("(SELECT OLD.*)"), "NEW": sql.SQL("(SELECT NEW.*)")},
                 ),
-                payload_bytes=sql.Literal(PAYLOAD_BYTES),
                 bulk=self.payload("B"),
             )
         else:
@@ -115,8 +115,7 @@ class _Body:
                 every=self.every(tables),
                 counted=counted,
                 bulk_threshold=sql.Literal(self.bulk_threshold),
-                payload_bytes=sql.Literal(PAYLOAD_BYTES),
-                room=sql.Literal(PAYLOAD_BYTES - len(self.head()) - len("],[") - len("]]")),
+                room=self.room(),
                 bulk=self.payload("B"),
                 payload=self.full_payload(),
             )
@@ -126,7 +125,10 @@ class _Body:
         """The query for the first row."""
         common = {
             "several": several,
+            "channel": sql.Literal(self.channel),
             "head": sql.Literal(self.head()),
+            "room": self.room(),
+            "bulk": self.payload("B"),
             "missing": self.missing(),
             "keys": self.keys(),
         }
@@ -160,12 +162,18 @@ class _Body:
 
     def keys(self) -> sql.Composable:
         """What a notification tells of a row, as JSON text; NULL where its key is not known."""
-        return sql.SQL("CASE WHEN {} THEN pg_catalog.json_build_array({})::pg_catalog.text END").format(
-            sql.SQL(" AND ").join(
-                [sql.SQL("{} IS NOT NULL").format(column.of(None)) for column in self.primary_key]
-            ),
-            sql.SQL(", ").join([column.as_json(None) for column in self.columns]),
-        )
+        values = [column.as_json(None) for column in self.primary_key] + [
+            sql.SQL("COALESCE({}, 'null')").format(column.as_json(None)) for column in self.foreign_keys
+        ]
+        inner = sql.SQL(" OPERATOR(pg_catalog.||) ',' OPERATOR(pg_catalog.||) ").join(values)
+        # compared byte by byte, whatever collations the columns have
+        return sql.SQL(
+            "('[' OPERATOR(pg_catalog.||) {} OPERATOR(pg_catalog.||) ']') COLLATE pg_catalog.\"C\""
+        ).format(inner)
+
+    def room(self) -> sql.Composable:
+        """The bytes that rows can take up in a payload, with the commas between them."""
+        return sql.Literal(PAYLOAD_BYTES - len(self.head()) - len("],[") - len("]]"))
 
     def head(self) -> str:
         return f'["{self.version or "0" * _VERSION_DIGITS}","{_OPERATIONS[self.event]}",['

@@ -19,9 +19,6 @@ from trigger_ddp.errors import ConfigurationError
 
 __all__ = ["Column", "Table"]
 
-#: PostgreSQL takes at most 100 arguments for a function; the row in a notification is built by one call.
-MOST_COLUMNS = 100
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
@@ -79,10 +76,6 @@ class Table:
                 key=lambda column: column.name,
             )
         )
-        if len(primary_key) + len(foreign_keys) > MOST_COLUMNS:
-            raise ConfigurationError(
-                f"{options.label} has more than {MOST_COLUMNS} primary and foreign key columns"
-            )
         channel = names.channel(schema, relation)
         version, bodies = fingerprinted(channel, primary_key, foreign_keys, conf.settings().bulk_threshold)
         return cls(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -14,23 +15,40 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
-from django.db.models import BooleanField, Expression, F, Model, QuerySet, TextField, prefetch_related_objects
+from django.db.models import (
+    BooleanField,
+    Expression,
+    F,
+    Model,
+    Q,
+    QuerySet,
+    TextField,
+    prefetch_related_objects,
+)
 from django.db.models.query import ModelIterable
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import AND
 
+from trigger_ddp import conf
 from trigger_ddp.api import Collection
-from trigger_ddp.api.dependencies import resolve_dependency
+from trigger_ddp.api.dependencies import has_raw_sql, resolve_dependency, tables_of
 from trigger_ddp.api.documents import Serializer, loaded_fields
 from trigger_ddp.api.publication import Dependency as DeclaredDependency
-from trigger_ddp.capture.tables import Column, Table
+from trigger_ddp.capture.columns import Column, quoted_parts
+from trigger_ddp.capture.tables import Table
 from trigger_ddp.errors import NotLive
-from trigger_ddp.live.document import Document, key_of
+from trigger_ddp.live.document import Document
 from trigger_ddp.live.evaluation import Answer, KeyPart, Route, Statement
-from trigger_ddp.live.tables import tables_of
+from trigger_ddp.live.explain import tables_in_plan
 
 #: Per position of a row, what Django does to the value that PostgreSQL gave, and the expression it came from.
 Converters = Mapping[int, tuple[Sequence[Callable[[Any, Any, Any], Any]], Any]]
+
+
+Identity = tuple[str, str, tuple[tuple[str, str], ...]]
+
+#: Django sets up joins on queries that querysets share while it compiles them.
+_compiling = threading.Lock()
 
 
 class Reach(enum.Enum):
@@ -63,7 +81,8 @@ class CompiledQuery:
 
     Args:
         collection: the collection's name.
-        identity: what two querysets that can share a shape have in common.
+        identity: equal for two querysets just when they can share a shape: the collection, the SQL
+            with its parameters, and what it depends on.
         route: the parameters that were lifted out of the SQL.
         tables: table name to dependency, for every table the query or its documents read.
         everything: the statement for all rows, or None where there can't be any.
@@ -72,7 +91,7 @@ class CompiledQuery:
     """
 
     collection: str
-    identity: tuple[str, str]
+    identity: Identity
     route: Route
     tables: Mapping[str, Dependency]
     everything: Statement | None
@@ -130,39 +149,50 @@ def compile_queryset(
         NotLive: it can't be kept live as it is written.
         Exception: whatever Django raises for a queryset it can't compile.
     """
+    with _compiling:
+        return _compile(collection, queryset, depends_on)
+
+
+def _compile(
+    collection: Collection, queryset: Any, depends_on: Iterable[DeclaredDependency]
+) -> CompiledQuery:
+    label, alias = queryset.model._meta.label, conf.settings().database
     if not isinstance(queryset.query, Query):
-        raise NotLive(f"a raw queryset of {queryset.model._meta.label} can't be kept live")
-    alias = queryset.db
+        raise NotLive(f"a raw queryset of {label} can't be kept live")
+    if queryset._db not in (None, alias):
+        raise NotLive(f"a queryset of {label} is of database {queryset._db!r}; only {alias!r} is listened to")
     serializer = collection.serializer(queryset.model, _fields_asked_for(queryset))
     reader = (_InstanceReader if serializer.custom else _RowReader)(serializer, alias)
-    rows = _plain(queryset)
+    rows = _plain(queryset, alias)
     root = Table.from_model(queryset.model)
-    selected = rows.values_list(*map(_KeyText, root.primary_key), *reader.expressions)
+    keys = {f"_key{index}": _KeyText(column) for index, column in enumerate(root.primary_key)}
+    selected = rows.annotate(**keys, **reader.expressions).values_list(*keys, *reader.expressions)
     try:
         everything, converters = _statement(selected.query, alias)
         keyed = selected.query.chain()
         keyed.where.add(_KeyIn(root.primary_key, keyed.get_initial_alias()), AND)
         by_keys, _ = _statement(keyed, alias)
     except EmptyResultSet:  # none(), or a filter that Django knows to match nothing
-        return CompiledQuery(collection.name, (collection.name, ""), (), {}, None, None, lambda rows: [])
+        return CompiledQuery(collection.name, (collection.name, "", ()), (), {}, None, None, lambda _: [])
     declared = [
         model
         for dependency in (*collection.depends_on, *depends_on)
         for model in resolve_dependency(dependency, collection.model)
     ]
-    tables = _dependencies(root, rows.query, selected.query, serializer, declared)
     operations: Any = connections[alias].ops
-    identity = operations.compose_sql(everything.sql, everything.params)
+    text = operations.compose_sql(everything.sql, everything.params)
+    tables = _dependencies(root, rows.query, selected.query, serializer, declared, alias, text)
+    reaches = tuple(sorted((name, dependency.reach.name) for name, dependency in tables.items()))
     width = len(root.primary_key)
 
     def read(rows: Iterable[Sequence[Any]]) -> list[Answer]:
-        found = {key_of(tuple(row[:width])): row for row in rows}  # a join may find a row more than once
+        found = {tuple(row[:width]): row for row in rows}  # a join may find a row more than once
         connection = connections[alias]
         converted = [_convert(row, converters, connection)[width:] for row in found.values()]
         return [(key, (), document) for key, document in zip(found, reader.documents(converted), strict=True)]
 
     return CompiledQuery(
-        collection.name, (collection.name, f"{alias}: {identity}"), (), tables, everything, by_keys, read
+        collection.name, (collection.name, text, reaches), (), tables, everything, by_keys, read
     )
 
 
@@ -171,7 +201,7 @@ class _RowReader:
 
     def __init__(self, serializer: Serializer, alias: str) -> None:
         self._serializer = serializer
-        self.expressions = [expression for _, expression in serializer.values()]
+        self.expressions = dict(serializer.values())
 
     def documents(self, rows: list[list[Any]]) -> list[Document]:
         return [Document(*self._serializer.document(row)) for row in rows]
@@ -183,15 +213,24 @@ class _InstanceReader:
     def __init__(self, serializer: Serializer, alias: str) -> None:
         self._serializer = serializer
         self._alias = alias
-        self._fields = [field.attname for field in serializer.model._meta.concrete_fields]
-        self.expressions = [F(name) for name in self._fields]
+        self._attributes = [field.attname for field in serializer.model._meta.concrete_fields]
+        self.expressions = {f"_field{index}": F(name) for index, name in enumerate(self._attributes)}
+        published = {column.name for column in serializer.columns}
+        # An own `serialize` knows nothing of `only` and `defer`; it may still add fields of its own.
+        everything = serializer.collection.serializer(serializer.model)
+        self._hidden = {column.name for column in everything.columns} - published
 
     def documents(self, rows: list[list[Any]]) -> list[Document]:
         serializer = self._serializer
-        instances = [serializer.model.from_db(self._alias, self._fields, row) for row in rows]
+        instances = [serializer.model.from_db(self._alias, self._attributes, row) for row in rows]
         if instances:
             prefetch_related_objects(instances, *serializer.related_paths)
-        return [Document(*serializer.document_of_instance(instance)) for instance in instances]
+        documents = []
+        for instance in instances:
+            document_id, fields = serializer.document_of_instance(instance)
+            shown = {name: value for name, value in fields.items() if name not in self._hidden}
+            documents.append(Document(document_id, shown))
+        return documents
 
 
 def _convert(row: Sequence[Any], converters: Converters, connection: Any) -> list[Any]:
@@ -203,37 +242,50 @@ def _convert(row: Sequence[Any], converters: Converters, connection: Any) -> lis
 
 
 def _dependencies(
-    root: Table, rows: Query, selected: Query, serializer: Serializer, declared: list[type[Model]]
+    root: Table,
+    rows: Query,
+    selected: Query,
+    serializer: Serializer,
+    declared: list[type[Model]],
+    alias: str,
+    text: str,
 ) -> dict[str, Dependency]:
     """Every table that matters, with how.
 
     Args:
+        root: the table of the rows themselves.
         rows: decides which rows there are.
         selected: the same with the documents' fields selected, which may read further tables.
+        serializer: tells how through rows lead to the root.
         declared: models named by ``depends_on``.
+        alias: the database.
+        text: the SQL with its parameters, for asking PostgreSQL where Django does not know.
     """
-    read, reads_in_all = tables_of(rows), tables_of(selected)
-    needed = {*reads_in_all, *(model._meta.db_table for model in declared)}
-    needed.update(model._meta.db_table for model in serializer.related_models)
+    read, read_in_all = tables_of(rows, alias), tables_of(selected, alias)
+    raw = has_raw_sql(selected)
+    models = [*map(_model_of, read_in_all), *declared, *serializer.related_models]
+    if raw:
+        models += [_model_of(table) for table in tables_in_plan(connections[alias], text)]
     dependencies = {}
-    for db_table in sorted(needed):
-        table = Table.from_model(_model_of(db_table))
+    for model in sorted(set(models), key=lambda model: model._meta.label):
+        table = Table.from_model(model)
         dependencies[table.name] = Dependency(table, Reach.EVERYTHING)
-    through: dict[str, int] = {}
+    if raw:
+        return dependencies  # what a fragment does with a table's rows can't be told
+    seen: set[type[Model]] = set()
     for model, column in serializer.through_dependencies:
         table = Table.from_model(model)
-        columns = [column.name for column in (*table.primary_key, *table.foreign_keys)]
-        # Its rows tell the root's key, unless the rows to publish depend on it in some other way.
-        if not read[model._meta.db_table] and model._meta.db_table not in through and column in columns:
-            through[model._meta.db_table] = columns.index(column)
-            dependencies[table.name] = Dependency(
-                table, Reach.KEYS, columns.index(column), columns.index(column) + 1
-            )
+        columns = [known.name for known in (*table.primary_key, *table.foreign_keys)]
+        source: Any = next(field for field in model._meta.concrete_fields if field.column == column)
+        leads_to_key = source.target_field.primary_key and len(root.primary_key) == 1 and column in columns
+        if leads_to_key and model not in seen and model not in declared and not read[model._meta.db_table]:
+            position = columns.index(column)
+            dependencies[table.name] = Dependency(table, Reach.KEYS, position, position + 1)
         else:
             dependencies[table.name] = Dependency(table, Reach.EVERYTHING)
-    declared_tables = {model._meta.db_table for model in declared}
-    root_table = serializer.model._meta.db_table
-    if reads_in_all[root_table] == 1 and root_table not in declared_tables:
+        seen.add(model)
+    root_model = _model_of(serializer.model._meta.db_table)
+    if read_in_all[root_model._meta.db_table] == 1 and root_model not in declared:
         dependencies[root.name] = Dependency(root, Reach.KEYS, 0, len(root.primary_key))
     return dependencies
 
@@ -241,11 +293,13 @@ def _dependencies(
 @cache
 def _models_by_table() -> dict[str, type[Model]]:
     models = apps.get_models(include_auto_created=True)
-    return {model._meta.db_table: model for model in models if not model._meta.proxy}
+    tables = [(model._meta.db_table, model) for model in models if not model._meta.proxy]
+    return {quoted_parts(db_table)[-1]: model for db_table, model in tables} | dict(tables)
 
 
 def _model_of(db_table: str) -> type[Model]:
-    model = _models_by_table().get(db_table)
+    models = _models_by_table()
+    model = models.get(db_table) or models.get(quoted_parts(db_table)[-1])
     if model is None:
         raise NotLive(f"a queryset reads the table {db_table}, which no model describes")
     return model
@@ -265,19 +319,20 @@ def _fields_asked_for(queryset: Any) -> frozenset[str] | None:
     return frozenset(query.values_select)
 
 
-def _plain(queryset: Any) -> Any:
+def _plain(queryset: Any, alias: str) -> Any:
     """A queryset of the same rows that can be restricted to keys: what can't be becomes a subquery."""
     query = queryset.query
+    if query.combinator:
+        return QuerySet(queryset.model, using=alias).filter(_in_combination(queryset.model, query))
     if (
         query.is_sliced
-        or query.combinator
         or query.distinct_fields
         or query.group_by is not None
         or any(_spans_rows(annotation) for annotation in query.annotations.values())
     ):
-        manager = queryset.model._base_manager
-        return manager.using(queryset.db).filter(pk__in=queryset.values("pk"))
+        return QuerySet(queryset.model, using=alias).filter(pk__in=queryset.values("pk"))
     plain = queryset._chain()
+    plain._db = alias
     plain._iterable_class = ModelIterable
     plain._fields = None
     plain.query.clear_ordering(force=True)
@@ -286,6 +341,25 @@ def _plain(queryset: Any) -> Any:
     plain.query.clear_deferred_loading()
     plain.query.select_related = False
     return plain
+
+
+def _in_combination(model: type[Model], query: Query) -> Q:
+    """Whether a row is in a union, intersection or difference, each of its parts asked for itself."""
+    if query.is_sliced:
+        raise NotLive(f"a slice of a {query.combinator} of {model._meta.label} can't be kept live")
+    parts = [
+        _in_combination(model, part)
+        if part.combinator
+        else Q(pk__in=QuerySet(model, query=part.clone()).values("pk"))
+        for part in query.combined_queries
+    ]
+    first, *others = parts
+    for other in others:
+        if query.combinator == "union":
+            first |= other
+        else:
+            first &= other if query.combinator == "intersection" else ~other
+    return first
 
 
 def _spans_rows(annotation: Any) -> bool:

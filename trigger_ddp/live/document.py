@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple, NewType
+from typing import NamedTuple
 
-#: A row's primary key as text, its parts joined by U+001F where there are several. It names the row inside
-#: the server; the document's id, which clients see, may be another column (an AleaIdField).
-Key = NewType("Key", str)
+#: A row's primary key, each part as the text that notifications carry. It names the row inside the server;
+#: the document's id, which clients see, may be another column (an AleaIdField).
+Key = tuple[str | None, ...]
 
 #: Field name to its value, already encoded as EJSON.
 Fields = Mapping[str, bytes]
-
-_SEPARATOR = "\x1f"
-
-
-def key_of(parts: tuple[str | None, ...]) -> Key:
-    """The key of a row whose primary key columns have these values as text."""
-    return Key(parts[0] or "") if len(parts) == 1 else Key(_SEPARATOR.join(part or "" for part in parts))
-
-
-def key_parts(key: Key) -> tuple[str, ...]:
-    """The inverse of `key_of`."""
-    return tuple(key.split(_SEPARATOR))
 
 
 class Document(NamedTuple):
@@ -34,9 +22,9 @@ class Document(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """One document before and after: it left (no new one), came (no old one) or changed under its id."""
+    """What became of one document: it left (no new one), came (no old one), or changed."""
 
-    key: Key
+    id: str
     old: Document | None
     new: Document | None
 

@@ -18,8 +18,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from trigger_ddp.changes.change import Change, Gap
-from trigger_ddp.live.compile import CompiledQuery, Reach
-from trigger_ddp.live.document import key_of
+from trigger_ddp.live.compile import CompiledQuery, Identity, Reach
 from trigger_ddp.live.evaluation import Answer, Evaluation
 from trigger_ddp.live.shape import Delta, LiveQuery, Shape
 
@@ -35,20 +34,18 @@ class Statistics:
 
 
 class Barrier:
-    """Everything that waited or ran when `Engine.barrier` was called; passed once it is evaluated."""
+    """Everything received when `Engine.barrier` was called; passed once it is evaluated."""
 
     def __init__(self, shapes: Iterable[Shape]) -> None:
-        self._needed = {
-            shape: shape.completed + (shape.running is not None) + shape.waiting for shape in shapes
-        }
+        self._needed = {shape: shape.received for shape in shapes if shape.evaluated < shape.received}
 
     def passed(self, alive: Iterable[Shape]) -> bool:
         """Whether all of it is evaluated; ``alive`` are the shapes that still exist."""
-        there = set(alive)
+        there = set(alive) if self._needed else ()
         self._needed = {
             shape: count
             for shape, count in self._needed.items()
-            if shape in there and shape.completed < count
+            if shape in there and shape.evaluated < count
         }
         return not self._needed
 
@@ -62,7 +59,7 @@ class Engine:
 
     def __init__(self, requery_interval: float = 0.05) -> None:
         self._requery_interval = requery_interval
-        self._shapes: dict[tuple[str, str], Shape] = {}
+        self._shapes: dict[Identity, Shape] = {}
         self._readers: dict[str, dict[Shape, None]] = {}  # table name to the shapes that depend on it
         self._active: dict[Shape, None] = {}  # shapes with something in the inbox and nothing running
 
@@ -118,7 +115,7 @@ class Engine:
                 shape.look_at_everything()
             else:
                 shape.look_at(
-                    key_of(row[dependency.first : dependency.last])
+                    row[dependency.first : dependency.last]
                     for rows in (event.rows, event.old)
                     for row in rows
                     if row[dependency.first] is not None
@@ -131,30 +128,31 @@ class Engine:
             self._active[shape] = None
 
     def due(self, now: float) -> list[Evaluation]:
-        """The evaluations to run now, begun: each must end in `complete`, `restart` or `fail`.
+        """The evaluations to run now, begun: each must end in `complete`, `restart`, `widen` or `fail`.
 
         Args:
             now: seconds on any steady clock, the same one in every call.
         """
-        ready = [shape for shape in self._active if not shape.wants_everything or shape.not_before <= now]
+        ready = [shape for shape in self._active if shape.start_at <= now]
         for shape in ready:
             del self._active[shape]
             if shape.wants_everything:
-                shape.not_before = now + self._requery_interval
+                shape.whole_run_at = now + self._requery_interval
         return [shape.start() for shape in ready]
 
     def next_due(self) -> float | None:
         """When `due` will have something though nothing else happens; None if never."""
-        return min((shape.not_before for shape in self._active), default=None)
+        return min((shape.start_at for shape in self._active), default=None)
 
     def complete(self, evaluation: Evaluation, answers: Iterable[Answer]) -> Iterator[Delta]:
         """What the answers change. Tell each delta before asking for the next, and ask to the end."""
         yield from evaluation.shape.complete(answers)
         self._resume(evaluation.shape)
 
-    def restart(self, evaluation: Evaluation) -> None:
-        """There was no answer and there may be one later: `due` will ask again."""
+    def restart(self, evaluation: Evaluation, at: float) -> None:
+        """There was no answer and there may be one later: `due` will ask again, not before ``at``."""
         evaluation.shape.restart()
+        evaluation.shape.retry_at = at
         self._resume(evaluation.shape)
 
     def widen(self, evaluation: Evaluation) -> None:

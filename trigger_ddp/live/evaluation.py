@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trigger_ddp.live.document import Document, Key, key_parts
+from trigger_ddp.live.document import Document, Key
 
 if TYPE_CHECKING:
     from trigger_ddp.live.shape import Shape
@@ -39,7 +39,7 @@ class Statement:
 
     def for_keys(self, keys: Sequence[Key]) -> tuple[Any, ...]:
         """The parameters with the keys put in their places."""
-        columns = list(zip(*(key_parts(key) for key in keys), strict=True))
+        columns = list(zip(*keys, strict=True))
         return tuple(
             list(columns[param.position]) if isinstance(param, KeyPart) else param for param in self.params
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Key, Transition
@@ -26,8 +26,7 @@ class Delta:
 
     Args:
         query: the live query, its documents already as they are after the transitions.
-        transitions: what left first, then what changed, then what came: in this order a document id
-            that moves from one row to another is removed before it is added.
+        transitions: what left first, then what changed, then what came; each document id once.
     """
 
     query: LiveQuery
@@ -57,6 +56,7 @@ class LiveQuery:
         self.state = State.LOADING
         self.error: BaseException | None = None
         self.holds = 0
+        self._keys: dict[str, Key] = {}  # of the documents whose id is not their key
         self._settled: list[Callable[[], None]] = []
 
     @property
@@ -77,25 +77,45 @@ class LiveQuery:
         for callback in callbacks:
             callback()
 
-    def _replace(self, found: dict[Key, Document], keys: Iterable[Key]) -> tuple[Transition, ...]:
-        """Make what was found under ``keys`` the truth. Returns what that changes, in a delta's order."""
-        left, changed, came = [], [], []
+    def find(self, document_id: str) -> Document | None:
+        """The document with this id, if the query holds it."""
+        document = self.documents.get(self._keys.get(document_id, (document_id,)))
+        return document if document is not None and document.id == document_id else None
+
+    def _replace(self, found: Mapping[Key, Document], keys: Iterable[Key]) -> tuple[Transition, ...]:
+        """Make what was found under ``keys`` the truth. Returns what that changes, in a delta's order.
+
+        Ids are unique at every moment, but a look at some keys may find an id that a row not looked at still
+        holds here: it has moved. That row has changed then and its own notification is on the way, so
+        its document gives way.
+        """
+        before: dict[str, Document | None] = {}  # of every id concerned
+        came: list[tuple[Key, Document]] = []
         for key in keys:
             old, new = self.documents.get(key), found.get(key)
             if old == new:
                 continue
-            if new is None:
-                del self.documents[key]
-            else:
-                self.documents[key] = new
-            if old is not None and new is not None and old.id == new.id:
-                changed.append(Transition(key, old, new))
-                continue
             if old is not None:
-                left.append(Transition(key, old, None))
+                before.setdefault(old.id, old)
+                self._drop(key, old)
             if new is not None:
-                came.append(Transition(key, None, new))
-        return (*left, *changed, *came)
+                came.append((key, new))
+        for key, new in came:
+            holder = self.find(new.id)
+            before.setdefault(new.id, holder)
+            if holder is not None:
+                self._drop(self._keys.get(new.id, (new.id,)), holder)
+            self.documents[key] = new
+            if key != (new.id,):
+                self._keys[new.id] = key
+        changes = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
+        transitions = [Transition(*change) for change in changes if change[1] != change[2]]
+        return tuple(sorted(transitions, key=lambda step: (step.new is not None, step.old is None)))
+
+    def _drop(self, key: Key, document: Document) -> None:
+        del self.documents[key]
+        if self._keys.get(document.id) == key:
+            del self._keys[document.id]
 
 
 class Shape:
@@ -109,8 +129,11 @@ class Shape:
         self.compiled = compiled
         self.queries: dict[Route, LiveQuery] = {}
         self.running: Evaluation | None = None
-        self.completed = 0  # evaluations that came back; `Engine.barrier` counts by it
-        self.not_before = 0.0  # earliest start of the next whole run, against `now` of `Engine.due`
+        #: How often something was put into the inbox, and up to which of them all is evaluated.
+        self.received = self.evaluated = 0
+        #: Earliest starts, against `now` of `Engine.due`: of a whole run, and of any after a failed one.
+        self.whole_run_at = self.retry_at = 0.0
+        self._asked_at = 0  # what `received` was when the running evaluation began
         self._keys: set[Key] = set()
         self._everything = False
 
@@ -118,6 +141,11 @@ class Shape:
     def waiting(self) -> bool:
         """Whether the inbox holds anything."""
         return self._everything or bool(self._keys)
+
+    @property
+    def start_at(self) -> float:
+        """When what waits may be started."""
+        return max(self.retry_at, self.whole_run_at) if self._everything else self.retry_at
 
     @property
     def wants_everything(self) -> bool:
@@ -128,10 +156,14 @@ class Shape:
         if not self._everything:
             self._keys.update(keys)
             if len(self._keys) > INBOX_KEYS:
-                self.look_at_everything()
+                self._everything = True
+                self._keys.clear()
+        if self.waiting:
+            self.received += 1
 
     def look_at_everything(self) -> None:
         """Any row may have changed."""
+        self.received += 1
         self._everything = True
         self._keys.clear()
 
@@ -144,9 +176,9 @@ class Shape:
             keys, params = None, statement.params if statement else ()
         else:
             statement = compiled.by_keys
-            keys = tuple(sorted(self._keys))
+            keys = tuple(self._keys)
             params = statement.for_keys(keys) if statement else ()
-        self._keys, self._everything = set(), False
+        self._keys, self._everything, self._asked_at = set(), False, self.received
         self.running = Evaluation(self, keys, statement, params, compiled.read)
         return self.running
 
@@ -167,7 +199,7 @@ class Shape:
         """
         assert self.running is not None
         keys, self.running = self.running.keys, None
-        self.completed += 1
+        self.evaluated = self._asked_at
         found: dict[Route, dict[Key, Document]] = {}
         for key, route, document in answers:
             found.setdefault(route, {})[key] = document
@@ -187,7 +219,7 @@ class Shape:
     def fail(self, error: BaseException) -> list[LiveQuery]:
         """The running evaluation can't be answered: its live queries can't be kept current any more."""
         self.running = None
-        self.completed += 1
+        self.evaluated = self._asked_at
         failed = list(self.queries.values())
         for query in failed:
             query.error = error

@@ -62,9 +62,7 @@ def ready(subscriptions: Iterable[str]) -> bytes:
 def nosub(subscription: str, error: Mapping[str, Any] | None = None) -> bytes:
     """Args: error: as `MeteorError.as_dict` gives it; None for a subscription that ended as asked."""
     message: dict[str, Any] = {"msg": "nosub", "id": subscription}
-    if error is not None:
-        message["error"] = error
-    return _json(message)
+    return _json(message) if error is None else _with_error(message, error)
 
 
 def result(method: str, value: bytes | None) -> bytes:
@@ -77,7 +75,16 @@ def result(method: str, value: bytes | None) -> bytes:
 
 def result_error(method: str, error: Mapping[str, Any]) -> bytes:
     """Args: error: as `MeteorError.as_dict` gives it."""
-    return _json({"msg": "result", "id": method, "error": error})
+    return _with_error({"msg": "result", "id": method}, error)
+
+
+def _with_error(message: dict[str, Any], error: Mapping[str, Any]) -> bytes:
+    """``message`` with an error; of its details, which the application chose, what JSON lacks is str()."""
+    try:
+        return msgspec.json.encode({**message, "error": error}, enc_hook=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, surrogates, a circle
+        plain = {name: value for name, value in error.items() if name != "details"}
+        return msgspec.json.encode({**message, "error": plain}, enc_hook=str)
 
 
 def updated(methods: Iterable[str]) -> bytes:

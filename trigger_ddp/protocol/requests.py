@@ -93,20 +93,17 @@ def decode_values(message: Message) -> Message:
         raise BadRequest("Parse error") from None
 
 
-def request_of(message: Message, original: Message) -> Request:
-    """What a parsed message asks for.
-
-    Args:
-        message: as `decode_values` gives it.
-        original: as `parse` gave it, for the error.
+def request_of(message: Message) -> Request:
+    """What a message, as `decode_values` gives it, asks for.
 
     Raises:
-        BadRequest: it is malformed, or not a request at all.
+        BadRequest: it is malformed, or not a request at all; without the offending message, which the
+            caller has as it came.
     """
     kind = message["msg"]
     if kind == "sub":
         if not (_is_text(message, "id", "name") and _has_params(message)):
-            raise BadRequest("Malformed subscription", original)
+            raise BadRequest("Malformed subscription")
         return Subscribe(message["id"], message["name"], message.get("params", []))
     if kind == "unsub" and _is_text(message, "id"):
         return Unsubscribe(message["id"])
@@ -116,9 +113,9 @@ def request_of(message: Message, original: Message) -> Request:
             and _has_params(message)
             and isinstance(message.get("randomSeed", ""), str)
         ):
-            raise BadRequest("Malformed method invocation", original)
+            raise BadRequest("Malformed method invocation")
         return Call(message["id"], message["method"], message.get("params", []), message.get("randomSeed"))
-    raise BadRequest("Bad request", original)
+    raise BadRequest("Bad request")
 
 
 def _is_text(message: Message, *names: str) -> bool:

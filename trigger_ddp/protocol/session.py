@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.errors import MeteorError
@@ -38,14 +37,12 @@ class Subscription:
     Args:
         id: the client's id for it.
         name: the publication's name.
-        params: its parameters.
         queries: the live queries whose documents the client has been told.
         held: the live queries acquired for it, told or still loading.
     """
 
     id: str
     name: str
-    params: list[Any] = dataclasses.field(default_factory=list)
     queries: list[LiveQuery] = dataclasses.field(default_factory=list)
     held: list[LiveQuery] = dataclasses.field(default_factory=list)
 
@@ -81,7 +78,8 @@ class Session:
         self.closing: Closing | None = None
         self._on_outgoing = on_outgoing
         self._outgoing: list[bytes] = []
-        self._inbox: deque[tuple[Message, Message]] = deque()  # decoded, and as it came
+        self._inbox: deque[tuple[Message, str]] = deque()  # decoded, and as it came
+        self._inbox_size = 0
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -105,6 +103,7 @@ class Session:
         if self.closing is None:
             self.closing = Closing(code, reason)
             self._inbox.clear()
+            self._inbox_size = 0
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -113,25 +112,33 @@ class Session:
         """Number of messages that wait for their turn."""
         return len(self._inbox)
 
+    @property
+    def pending_size(self) -> int:
+        """Characters of the messages that wait for their turn."""
+        return self._inbox_size
+
     def receive(self, text: str) -> None:
         """A message arrived. Afterwards look at `next_request`, the outgoing frames and `closing`."""
         if self.closing is not None:
             return
         try:
-            original = parse(text)
-            message = decode_values(original)
+            message = parse(text)
             if message["msg"] == "connect":
-                self._connect(original)
-            elif not self.version:
-                raise BadRequest("Must connect first", original)
-            elif message["msg"] == "ping" and self.version != "pre1":
+                self._connect(message)
+                return
+            if not self.version:
+                raise BadRequest("Must connect first", message)
+            if message["msg"] == "disconnect":
+                self.close(1000, "the client disconnects")
+                return
+            message = decode_values(message)
+            if message["msg"] == "ping" and self.version != "pre1":
                 self.send(messages.pong(message))
             elif message["msg"] == "pong" and self.version != "pre1":
                 pass  # hearing it was all: whoever received the text told the heartbeat
-            elif message["msg"] == "disconnect":
-                self.close(1000, "the client disconnects")
             else:
-                self._inbox.append((message, original))
+                self._inbox.append((message, text))
+                self._inbox_size += len(text)
         except BadRequest as bad:
             self.send(messages.error(bad.reason, bad.offending))
 
@@ -151,16 +158,18 @@ class Session:
         """The next thing the client asked for, or None while there is none. Bad ones are answered here,
         at their turn."""
         while self._inbox:
+            message, text = self._inbox.popleft()
+            self._inbox_size -= len(text)
             try:
-                return request_of(*self._inbox.popleft())
+                return request_of(message)
             except BadRequest as bad:
-                self.send(messages.error(bad.reason, bad.offending))
+                self.send(messages.error(bad.reason, parse(text)))
         return None
 
     # -- subscriptions --------------------------------------------------------------------------
 
     def show(self, subscription: Subscription, query: LiveQuery) -> bool:
-        """Add a loaded live query to a subscription and tell the client its documents.
+        """Add a loaded live query to a subscription; then call `tell_some` until there is no more to tell.
 
         Returns:
             True if changes of ``query`` must from now on be given to the session's view of its collection.
@@ -170,6 +179,15 @@ class Session:
         if view is None:
             view = self.views[query.collection] = CollectionView(self, query.collection)
         return view.attach(query)
+
+    def tell_some(self, query: LiveQuery, most: int = 500) -> bool:
+        """Tell the client up to ``most`` documents of a query that is shown. Returns whether there are more.
+
+        Telling them in pieces lets others have their turn, and the client read, in between; what
+        changes meanwhile is told in its right place.
+        """
+        view = self.views.get(query.collection)
+        return view is not None and view.tell_some(query, most)
 
     def ready(self, subscription: Subscription) -> None:
         """All initial documents of the subscription are told."""

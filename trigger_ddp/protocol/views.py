@@ -8,10 +8,10 @@ query that was told first decides; a document is gone when none holds it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
 from typing import TYPE_CHECKING
 
-from trigger_ddp.live.document import Document, Fields, Key, Transition, difference
+from trigger_ddp.live.document import Document, Fields, Transition, difference
 from trigger_ddp.live.shape import Delta, LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
@@ -47,11 +47,10 @@ class Broadcast:
 
 def _message(collection: str, step: Transition) -> bytes:
     if step.new is None:
-        assert step.old is not None
-        return messages.removed(collection, step.old.id)
+        return messages.removed(collection, step.id)
     if step.old is None:
-        return messages.added(collection, step.new.id, step.new.fields)
-    return messages.changed(collection, step.new.id, difference(step.old.fields, step.new.fields))
+        return messages.added(collection, step.id, step.new.fields)
+    return messages.changed(collection, step.id, difference(step.old.fields, step.new.fields))
 
 
 class CollectionView:
@@ -61,24 +60,39 @@ class CollectionView:
         self._session = session
         self._collection = collection
         self._queries: dict[LiveQuery, int] = {}  # in the order told, with the number of subscriptions
+        self._untold: dict[LiveQuery, dict[str, None]] = {}  # ids still to be told, while a query is attached
 
     def __bool__(self) -> bool:
         return bool(self._queries)
 
     def attach(self, query: LiveQuery) -> bool:
-        """A subscription brings ``query``: tell the client what it adds.
+        """A subscription brings ``query``; its documents are told by `tell_some`.
 
         Returns:
-            True if the view did not have it and must now be told of its changes.
+            True if the view did not have it, and must from now on be told of its changes.
         """
-        if query in self._queries:
-            self._queries[query] += 1
+        self._queries[query] = self._queries.get(query, 0) + 1
+        if self._queries[query] > 1:
             return False
-        for key, document in query.documents.items():
-            before = self._holding(key)
-            self._tell(before, [*before, document])
-        self._queries[query] = 1
+        self._untold[query] = dict.fromkeys(document.id for document in query.documents.values())
         return True
+
+    def tell_some(self, query: LiveQuery, most: int) -> bool:
+        """Tell the client what up to ``most`` of the documents add that were not told yet.
+
+        Returns:
+            Whether there are more.
+        """
+        untold = self._untold.get(query)
+        if untold is None:
+            return False
+        for document_id in [*itertools.islice(untold, most)]:
+            before = self._holding(document_id)
+            del untold[document_id]
+            self._tell(document_id, before, self._holding(document_id))
+        if not untold:
+            del self._untold[query]
+        return bool(untold)
 
     def detach(self, query: LiveQuery) -> bool:
         """A subscription takes ``query`` away: tell the client what goes with it.
@@ -89,59 +103,62 @@ class CollectionView:
         self._queries[query] -= 1
         if self._queries[query]:
             return False
-        for key in query.documents:
-            self._tell(self._holding(key), self._holding(key, without=query))
+        for document in query.documents.values():
+            before = self._holding(document.id)
+            self._tell(document.id, before, self._holding(document.id, without=query))
         del self._queries[query]
+        self._untold.pop(query, None)
         return True
 
     def apply(self, broadcast: Broadcast) -> None:
         """One of the view's queries has changed: tell the client as far as it makes a difference."""
         delta = broadcast.delta
         wire = self._session.wire
-        if len(self._queries) == 1:
+        if len(self._queries) == 1 and not self._untold:
             self._session.push(broadcast.joined(wire))
             return
+        untold = self._untold.get(delta.query, ())
         for step, ready_made in zip(delta.transitions, broadcast.frames(wire), strict=True):
-            if not self._holding(step.key, without=delta.query):
+            if step.id in untold:
+                continue  # its turn comes, with what it is by then
+            if not self._holding(step.id, without=delta.query):
                 self._session.push(ready_made)
             else:
-                self._tell(
-                    self._holding(step.key, instead=(delta.query, step.old)),
-                    self._holding(step.key, instead=(delta.query, step.new)),
-                )
+                before = self._holding(step.id, instead=(delta.query, step.old))
+                self._tell(step.id, before, self._holding(step.id))
 
     def _holding(
         self,
-        key: Key,
+        document_id: str,
         *,
         without: LiveQuery | None = None,
         instead: tuple[LiveQuery, Document | None] | None = None,
-    ) -> list[Document]:
-        """What the view's queries have for ``key``, the first told first."""
+    ) -> list[Fields]:
+        """The fields that the view's queries have told of a document, the first told first."""
         documents = (
-            instead[1] if instead and query is instead[0] else query.documents.get(key)
+            instead[1] if instead and query is instead[0] else query.find(document_id)
             for query in self._queries
-            if query is not without
+            if query is not without and document_id not in self._untold.get(query, ())
         )
-        return [document for document in documents if document is not None]
+        return [document.fields for document in documents if document is not None]
 
-    def _tell(self, before: list[Document], after: list[Document]) -> None:
-        """Send what leads from one state of a row to the next; its document id may differ between the two."""
+    def _tell(self, document_id: str, before: list[Fields], after: list[Fields]) -> None:
+        """Send what leads the client from one state of a document to the next."""
         send, collection = self._session.send, self._collection
-        for document_id in dict.fromkeys(document.id for document in (*before, *after)):
-            old = _merged(document for document in before if document.id == document_id)
-            new = _merged(document for document in after if document.id == document_id)
-            if new is None:
+        if not after:
+            if before:
                 send(messages.removed(collection, document_id))
-            elif old is None:
-                send(messages.added(collection, document_id, new))
-            elif differs := difference(old, new):
-                send(messages.changed(collection, document_id, differs))
+        elif not before:
+            send(messages.added(collection, document_id, _merged(after)))
+        elif differs := difference(_merged(before), _merged(after)):
+            send(messages.changed(collection, document_id, differs))
 
 
-def _merged(documents: Iterable[Document]) -> Fields | None:
-    """The union of the documents' fields, the first one's value where they differ; None without documents."""
-    merged: dict[str, bytes] | None = None
-    for document in documents:
-        merged = {**document.fields, **merged} if merged is not None else dict(document.fields)
+def _merged(layers: list[Fields]) -> Fields:
+    """The union of fields, the first one's value where they differ."""
+    if len(layers) == 1:
+        return layers[0]
+    merged: dict[str, bytes] = {}
+    for fields in reversed(layers):
+        merged.update(fields)
     return merged

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
 from trigger_ddp.api import API
 from trigger_ddp.errors import MeteorError
+from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
@@ -39,6 +41,8 @@ class Conversation:
         self._reading_paused = False
         self._work = trio.Event()
         self._room = trio.Event()
+        self._finished: list[str] = []  # ids of methods whose `updated` is still to be sent
+        self._method_finished = trio.Event()
 
     @classmethod
     def opener(cls, service: Service) -> Callable[[Connection], Awaitable[None]]:
@@ -49,7 +53,8 @@ class Conversation:
         """Converse until either side closes."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._do_requests, nursery)
+                nursery.start_soon(self._do_requests)
+                nursery.start_soon(self._tell_updated)
                 await self._read(nursery)
                 nursery.cancel_scope.cancel()
         finally:
@@ -58,9 +63,12 @@ class Conversation:
     # -- in -------------------------------------------------------------------------------------
 
     async def _read(self, nursery: trio.Nursery) -> None:
-        session, limit = self._session, self._service.settings.max_pending_messages
+        session, settings = self._session, self._service.settings
         while session.closing is None:
-            while session.pending >= limit:
+            while (
+                session.pending >= settings.max_pending_messages
+                or session.pending_size >= settings.max_message_bytes
+            ):
                 self._reading_paused = True
                 self._room = trio.Event()
                 await self._room.wait()
@@ -78,7 +86,7 @@ class Conversation:
         self._service.flush(session)
         await self._connection.close(session.closing.code, session.closing.reason)
 
-    async def _do_requests(self, nursery: trio.Nursery) -> None:
+    async def _do_requests(self) -> None:
         while True:
             request = self._session.next_request()
             self._room.set()
@@ -86,9 +94,9 @@ class Conversation:
                 self._work = trio.Event()
                 await self._work.wait()
                 continue
-            await self._do(request, nursery)
+            await self._do(request)
 
-    async def _do(self, request: Request, nursery: trio.Nursery) -> None:
+    async def _do(self, request: Request) -> None:
         match request:
             case Subscribe():
                 await self._subscribe(request)
@@ -99,7 +107,7 @@ class Conversation:
                 else:
                     self._service.end(self._session, subscription)
             case Call():
-                await self._call(request, nursery)
+                await self._call(request)
 
     # -- heartbeat ------------------------------------------------------------------------------
 
@@ -130,7 +138,12 @@ class Conversation:
     # -- requests -------------------------------------------------------------------------------
 
     def _context(self) -> dict[str, Any]:
-        return {"user": None, "user_id": None, "connection": self._connection}
+        return {
+            "user": None,
+            "user_id": None,
+            "connection": self._connection,
+            "in_thread": self._service.workers.run,
+        }
 
     async def _subscribe(self, request: Subscribe) -> None:
         session, service = self._session, self._service
@@ -146,27 +159,41 @@ class Conversation:
                 request.id, MeteorError("too-many-subscriptions", "This session has too many subscriptions")
             )
             return
-        subscription = Subscription(request.id, request.name, request.params)
+        subscription = Subscription(request.id, request.name)
         session.subscriptions[request.id] = subscription
         try:
-            for compiled in await service.workers.run(
-                compile_publication, publication, request.params, self._context()
-            ):
-                subscription.held.append(await service.hold(compiled))
-            for query in subscription.held:
-                await service.loaded(query)
-                if session.subscriptions.get(request.id) is not subscription:
-                    return  # one of its queries failed meanwhile, and ended it
-                if session.show(subscription, query):
-                    service.fanout.watch(query, session)
-            session.ready(subscription)
+            compiled = await service.patiently(
+                lambda: service.workers.run(compile_publication, publication, request.params, self._context())
+            )
+            for query in compiled:
+                subscription.held.append(await service.patiently(partial(service.hold, query)))
+            for held in subscription.held:
+                await service.loaded(held)
+                if not self._runs(subscription):
+                    return
+                await self._show(subscription, held)
+            if self._runs(subscription):
+                session.ready(subscription)
         except MeteorError as error:
             service.end(session, subscription, error)
         except Exception:
             logger.exception("publication %s failed for session %s", request.name, session.id)
             service.end(session, subscription, INTERNAL_ERROR)
 
-    async def _call(self, call: Call, nursery: trio.Nursery) -> None:
+    def _runs(self, subscription: Subscription) -> bool:
+        """Whether no query of the subscription has failed meanwhile and ended it."""
+        return self._session.subscriptions.get(subscription.id) is subscription
+
+    async def _show(self, subscription: Subscription, query: LiveQuery) -> None:
+        """Tell the client a query's documents, no faster than it reads them."""
+        if self._session.show(subscription, query):
+            self._service.fanout.watch(query, self._session)
+        while self._session.tell_some(query):
+            self._service.flush(self._session)
+            await self._connection.wait_at_most(self._service.settings.outbox_bytes // 4)
+            await trio.lowlevel.checkpoint()
+
+    async def _call(self, call: Call) -> None:
         service = self._service
         try:
             value = await run_method(call, service.workers, self._context(), service.settings.database)
@@ -174,9 +201,15 @@ class Conversation:
             self._session.send(messages.result_error(call.id, error.as_dict()))
         else:
             self._session.send(messages.result(call.id, value))
-        nursery.start_soon(self._updated, call.id)
+        self._finished.append(call.id)
+        self._method_finished.set()
 
-    async def _updated(self, method_id: str) -> None:
-        if self._session.subscriptions:
-            await self._service.everything_told()
-        self._session.send(messages.updated([method_id]))
+    async def _tell_updated(self) -> None:
+        """Say `updated` of methods that finished, once all that they wrote is told."""
+        while True:
+            await self._method_finished.wait()
+            self._method_finished = trio.Event()
+            finished, self._finished = self._finished, []
+            if self._session.subscriptions:
+                await self._service.everything_told()
+            self._session.send(messages.updated(finished))

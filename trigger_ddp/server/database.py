@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+from weakref import WeakSet
+
 from django.db import connections
 from django.db.utils import InterfaceError, OperationalError
 
 from trigger_ddp.live.evaluation import Answer, Evaluation
+
+#: How long an evaluation waits for a lock that conflicts with reading.
+LOCK_MILLISECONDS = 250
+
+_prepared: WeakSet[Any] = WeakSet()  # connections, the driver's own
 
 #: SQLSTATE classes after which the same question may well be answered later: connection exceptions,
 #: rollbacks (serialisation, deadlock), insufficient resources, and the server going down or coming up.
@@ -21,10 +29,25 @@ def answer(evaluation: Evaluation, alias: str) -> list[Answer]:
     statement = evaluation.statement
     if statement is None:
         return []
-    with connections[alias].cursor() as cursor:
+    connection = connections[alias]
+    _prepare(connection)
+    with connection.cursor() as cursor:
         cursor.execute(statement.sql, evaluation.params)
         rows = cursor.fetchall()
     return evaluation.read(rows)
+
+
+def _prepare(connection: Any) -> None:
+    """Once for each connection: don't let one table that is locked keep a thread that others need."""
+    connection.ensure_connection()
+    if connection.connection not in _prepared:
+        connection.connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
+        _prepared.add(connection.connection)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether ``error`` says that a table was locked for too long: an ALTER TABLE, for instance."""
+    return getattr(error.__cause__, "sqlstate", None) == "55P03"
 
 
 def is_passing(error: BaseException) -> bool:

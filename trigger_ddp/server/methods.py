@@ -38,12 +38,12 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
     if method is None:
         raise MeteorError(404, f"Method '{call.method}' not found")
     try:
-        bind(method, call.params)
+        arguments = bind(method, call.params)
         with this.bound(**context, random_seed=call.random_seed):
             if inspect.iscoroutinefunction(method):
-                value = await method(*call.params)
+                value = await method(*arguments)
             else:
-                value = await workers.run(_in_transaction, alias, method, call.params)
+                value = await workers.run(_in_transaction, alias, method, arguments)
         return None if value is None else ejson.encode(value)
     except MeteorError:
         raise
@@ -52,6 +52,6 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
         raise MeteorError(500, "Internal server error") from None
 
 
-def _in_transaction(alias: str, method: Callable[..., Any], params: list[Any]) -> Any:
+def _in_transaction(alias: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     with transaction.atomic(using=alias):
-        return method(*params)
+        return method(*arguments)

@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.utils import DatabaseError
@@ -36,9 +37,9 @@ from trigger_ddp.server.workers import Workers
 logger = logging.getLogger("trigger_ddp.server")
 
 #: Seconds from the first SIGINT or SIGTERM until sessions that don't close by themselves are cut …
-DRAIN_SECONDS = 7.0
+DRAIN_SECONDS = 6.5
 #: … and then until database work that is still running is abandoned. Together less than ten.
-WORKERS_DRAIN_SECONDS = 2.0
+WORKERS_DRAIN_SECONDS = 1.5
 
 #: The oldest major version of PostgreSQL that the triggers are tested on.
 OLDEST_POSTGRESQL = 15
@@ -98,14 +99,20 @@ def check_project() -> None:
 
 
 def check_database(alias: str) -> None:
-    """Refuse a database that is away, unknown, not PostgreSQL or too old.
+    """Refuse a database that is away, unknown, misconfigured, not PostgreSQL or too old.
 
     Raises:
         ConfigurationError: it is one of these.
     """
     if alias not in connections.settings:
         raise ConfigurationError(f"DDP_DATABASE names {alias!r}, which is not in DATABASES")
-    connection = connections[alias]
+    try:
+        connection = connections[alias]
+    except (ImproperlyConfigured, ImportError) as error:
+        engine, reason = connections.settings[alias]["ENGINE"], error.__cause__ or error
+        raise ConfigurationError(
+            f"the ENGINE of database {alias!r}, {engine!r}, can't be imported: {_one_line(reason)}"
+        ) from error
     if connection.vendor != "postgresql":
         raise ConfigurationError(
             f"database {alias!r} is {connection.display_name}, but it is PostgreSQL's triggers that tell "
@@ -114,10 +121,10 @@ def check_database(alias: str) -> None:
     try:
         connection.ensure_connection()
         version = connection.pg_version  # type: ignore[attr-defined]  # only PostgreSQL's wrapper has it
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(f"database {alias!r} can't be used: {_one_line(error)}") from error
     except DatabaseError as error:
-        raise ConfigurationError(
-            f"database {alias!r} can't be reached: {' '.join(str(error).split())}"
-        ) from error
+        raise ConfigurationError(f"database {alias!r} can't be reached: {_one_line(error)}") from error
     if version < OLDEST_POSTGRESQL * 10000:
         raise ConfigurationError(
             f"database {alias!r} is PostgreSQL {version // 10000}; {OLDEST_POSTGRESQL} or newer is needed"
@@ -139,8 +146,7 @@ def check_triggers(alias: str, *, install: bool) -> None:
         try:
             call_command("ddp_install_triggers", database=alias, stdout=sys.stderr)
         except CommandError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigurationError(f"the triggers can't be installed: {reason}") from error
+            raise ConfigurationError(f"the triggers can't be installed: {_one_line(error)}") from error
         stale = stale_tables(alias)
     if stale and not settings().allow_stale:
         raise TriggersMissing(stale)
@@ -159,9 +165,10 @@ async def _main(options: Options, conninfo: str | dict[str, Any], conf: Settings
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with (
             Workers(conf.threads, drain_seconds=WORKERS_DRAIN_SECONDS) as workers,
+            Workers(conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2) as evaluators,
             trio.open_nursery() as nursery,
         ):
-            service = Service(Listener(conninfo, decode), workers, conf)
+            service = Service(Listener(conninfo, decode), workers, evaluators, conf)
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
@@ -208,6 +215,10 @@ async def _stop_at_signal(
 async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     await anext(signals)
     scope.cancel()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:

@@ -10,11 +10,13 @@ import dataclasses
 import logging
 import math
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 from django.db import connections
 
-from trigger_ddp.capture.install import current
+from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
 from trigger_ddp.conf import Settings
@@ -26,12 +28,18 @@ from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.backoff import Backoff
-from trigger_ddp.server.database import answer, first_line, is_passing
+from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
+from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.websocket import Connection
 from trigger_ddp.server.workers import Workers
 
 logger = logging.getLogger("trigger_ddp.service")
+
+T = TypeVar("T")
+
+#: Seconds after which a table that was locked is asked about again.
+LOCKED_SECONDS = 0.5
 
 INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
@@ -49,13 +57,17 @@ class Service:
 
     Args:
         source: where changes come from.
-        workers: threads for database work and application code.
+        workers: threads for the application's code, which may take its time.
+        evaluators: threads for asking the database, which nothing of the application holds up.
         settings: the ``DDP_*`` settings.
     """
 
-    def __init__(self, source: ChangeSource, workers: Workers, settings: Settings) -> None:
+    def __init__(
+        self, source: ChangeSource, workers: Workers, evaluators: Workers, settings: Settings
+    ) -> None:
         self.source = source
         self.workers = workers
+        self.evaluators = evaluators
         self.settings = settings
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
@@ -68,12 +80,17 @@ class Service:
         self._dirty: dict[Session, None] = {}
         self._something_dirty = trio.Event()
         self._timetable_changed = trio.Event()
-        self._database_away = Backoff()
+        self._database_away = Backoff(most=2.0)
+        self._database_back_at = 0.0
 
     # -- running --------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once the first listening connection is up."""
+        with no_queries_on_this_thread():
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
@@ -119,15 +136,10 @@ class Service:
 
     async def _evaluate(self, evaluation: Evaluation) -> None:
         try:
-            answers = await self.workers.run(answer, evaluation, self.settings.database)
+            answers = await self.evaluators.run(answer, evaluation, self.settings.database)
         except Exception as error:
             if is_passing(error):
-                delay = self._database_away.failed(trio.current_time())
-                logger.warning(
-                    "the database gave no answer, asking again in %.1f s: %s", delay, first_line(error)
-                )
-                await trio.sleep(delay)
-                self.engine.restart(evaluation)
+                self.engine.restart(evaluation, self._ask_again_at(error))
             elif evaluation.keys is not None:
                 # Any role may NOTIFY: a key that is none must not end subscriptions.
                 logger.warning("looking at all of a query, not at its changed keys: %s", first_line(error))
@@ -141,6 +153,29 @@ class Service:
             self._database_away.succeeded(trio.current_time())
             self.fanout.tell(self.engine.complete(evaluation, answers))
         self._continue()
+
+    def _ask_again_at(self, error: BaseException) -> float:
+        """When to ask the database again that gave no answer, the same for all whom it left without."""
+        now = trio.current_time()
+        if is_locked(error):
+            return now + LOCKED_SECONDS
+        if now >= self._database_back_at:
+            delay = self._database_away.failed(now)
+            self._database_back_at = now + delay
+            logger.warning(
+                "the database gave no answer, asking again in %.1f s: %s", delay, first_line(error)
+            )
+        return self._database_back_at
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``attempt``, which is made again for as long as the database is away."""
+        while True:
+            try:
+                return await attempt()
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                await trio.sleep_until(self._ask_again_at(error))
 
     def _end_subscriptions(self, query: LiveQuery) -> None:
         for session in self.fanout.sessions(query):
@@ -186,7 +221,7 @@ class Service:
         unknown = [table for table in tables if table.name not in self._trigger_checked]
         if not unknown:
             return
-        stale = await self.workers.run(_without_current_trigger, unknown, self.settings.database)
+        stale = await self.evaluators.run(_without_current_trigger, unknown, self.settings.database)
         if stale and not self.settings.allow_stale:
             raise TriggersMissing(stale)
         if stale:
@@ -197,13 +232,13 @@ class Service:
         """Wait until ``query`` has its documents.
 
         Raises:
-            BaseException: why it could not be loaded.
+            MeteorError: it could not be loaded; the log has said why.
         """
         settled = trio.Event()
         query.when_settled(settled.set)
         await settled.wait()
         if query.error is not None:
-            raise query.error
+            raise MeteorError(500, "Internal server error")
 
     # -- sessions -------------------------------------------------------------------------------
 
@@ -269,5 +304,5 @@ def _tables(compiled: CompiledQuery) -> list[Table]:
 
 
 def _without_current_trigger(tables: list[Table], alias: str) -> list[str]:
-    connection = connections[alias]
-    return [table.name for table in tables if not current(connection, table)]
+    report = status(connections[alias], tables)
+    return [table.name for table in tables if not report.is_current(table)]

@@ -101,11 +101,14 @@ class Workers:
     async def run(self, function: Callable[[*_Args], _T], *args: *_Args) -> _T:
         """Call ``function(*args)`` on one of the threads; return what it returns, raise what it raises.
 
+        What it raises to end the program, as `sys.exit` does, ends only itself.
+
         The function sees the caller's context variables. If the caller is cancelled, this raises
         `trio.Cancelled` at once: a function that has begun runs on to its end, its result is dropped and
         its exception logged; one that has not begun never does.
 
         Raises:
+            RuntimeError: the function raised something that is no `Exception`, which is the cause.
             trio.ClosedResourceError: outside of the ``async with`` block.
         """
         if not self._open:
@@ -115,7 +118,7 @@ class Workers:
         job = _Job(
             trio.lowlevel.current_task(),
             lambda: context.run(_unit_of_work, function, args),
-            getattr(function, "__qualname__", None) or repr(function),
+            _name(function),
         )
 
         def abandon(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
@@ -163,6 +166,10 @@ class Workers:
             self._all_ended.set()
 
 
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
 def _log_unheard(job: _Job, result: outcome.Value[Any] | outcome.Error) -> None:
     if isinstance(result, outcome.Error):
         logger.error("%s failed after its caller was cancelled", job.name, exc_info=result.error)
@@ -177,6 +184,12 @@ def _unit_of_work(function: Callable[..., _T], args: tuple[Any, ...]) -> _T:
         connection.close_if_unusable_or_obsolete()
     try:
         return function(*args)
+    except Exception:
+        raise
+    except BaseException as error:
+        # SystemExit, KeyboardInterrupt, the cancellation of another event loop: on trio's thread it would
+        # be taken for the server's own, and end it with all its clients.
+        raise RuntimeError(f"{_name(function)} raised {type(error).__qualname__}") from error
     finally:
         for connection in db.connections.all(initialized_only=True):
             _keep_open(connection)
