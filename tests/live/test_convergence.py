@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.live.strict import Query, Row, StrictSession
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.live.compile import Dependency, Reach
-from trigger_ddp.live.engine import Engine
+from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation
 from trigger_ddp.live.shape import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
@@ -216,11 +216,11 @@ def test_a_barrier_is_passed_just_when_what_came_before_it_is_evaluated(before, 
     world.look()
     expected = {("things", key): dict(row) for key, row in world.rows.items()}
     world.snapshot()
-    barrier = world.engine.barrier()
+    barrier = Barrier(world.sessions[0].queries)
     for key, row in after:
         world.write(key + "'", row)
     world.deliver(len(world.queue), repeat=False)
-    while not world.engine.has_passed(barrier):
+    while not barrier.passed:
         world.look()
         world.answer(0, lost=False)
     documents = world.sessions[0].documents

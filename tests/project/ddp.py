@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import Permission
-from django.db.models import F
+from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
 
 from trigger_ddp.api import API, APIMixin, MeteorError, Publication, api_endpoint
@@ -15,6 +15,22 @@ from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 class CheapBooks(Publication):
     def get_queries(self, max_price: float) -> list[Any]:
         return [Book.objects.filter(price__lte=max_price)]
+
+
+class CheapestBooks(Publication):
+    def get_queries(self, count: int) -> list[Any]:
+        return [Book.objects.order_by("price", "pk")[:count]]
+
+
+class TaggedBooks(Publication):
+    def get_queries(self, name: str) -> list[Any]:
+        return [Book.objects.filter(tags__name=name)]
+
+
+class BooksOfTheProlific(Publication):
+    def get_queries(self, books: int) -> list[Any]:
+        prolific = Author.objects.annotate(written=Count("books")).filter(written__gte=books)
+        return [Book.objects.filter(author__in=prolific.values("pk"))]
 
 
 class BooksOfAuthor(Publication):
@@ -96,7 +112,7 @@ class Methods(APIMixin):
 
 API.register(
     [
-        CheapBooks, BooksOfAuthor, Raises, Refuses, FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger,
-        Methods,
+        CheapBooks, CheapestBooks, TaggedBooks, BooksOfTheProlific, BooksOfAuthor, Raises, Refuses,
+        FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger, Methods,
     ]
 )  # fmt: skip

@@ -118,6 +118,7 @@ def test_an_object_without_msg_is_a_bad_request_with_offending_message(text):
 def test_values_that_cannot_be_decoded_are_a_parse_error(message):
     session = Talk()
     session.hear(**message)
+    assert session.next_request() is None
     assert session.said == [{"msg": "error", "reason": "Parse error"}]
 
 

@@ -18,6 +18,8 @@ from trigger_ddp.demo.bookstore.models import Author
 from trigger_ddp.errors import TriggersMissing
 from trigger_ddp.live.compile import CompiledQuery, compile_queryset
 from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.protocol.frames import Wire
+from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.source import Deliver, Event, Fence
 from trigger_ddp.server.workers import Workers
@@ -57,6 +59,12 @@ def authors() -> CompiledQuery:
 
 async def hold(service: Service) -> LiveQuery:
     return await service.hold(await service.workers.run(authors))
+
+
+def session_of(query: LiveQuery) -> Session:
+    session = Session(Wire.RAW, lambda session: None)
+    session.subscriptions["s"] = Subscription("s", "Any", held=[query])
+    return session
 
 
 async def idle(service: Service) -> None:
@@ -138,7 +146,7 @@ def test_a_fence_is_passed_only_after_what_was_delivered_before_it_is_evaluated(
         query = await hold(service)
         await service.loaded(query)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(service.everything_told)
+            nursery.start_soon(service.everything_told, session_of(query))
             await trio.testing.wait_all_tasks_blocked(0.01)
             await service.workers.run(lambda: Author.objects.update(name="Bob"))
             source.deliver([Gap("bookstore_author", "bulk"), Fence("1")])
@@ -155,9 +163,28 @@ def test_a_gap_of_everything_looks_at_everything_again(triggers):
         await service.workers.run(lambda: Author.objects.create(name="Cyd", email="cyd@x"))
         source.deliver([Gap(None, "reconnected")])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(service.everything_told)
+            nursery.start_soon(service.everything_told, session_of(query))
             await trio.testing.wait_all_tasks_blocked(0.01)
             source.deliver([Fence("1")])
         assert len(query.documents) == 2
+
+    run(test)
+
+
+def test_a_session_does_not_wait_for_what_others_look_at(triggers):
+    """A table that is locked for hours, for instance."""
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        query = await hold(service)
+        await service.loaded(query)
+        other = session_of(query)
+        other.subscriptions.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.everything_told, other)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            source.deliver([Gap("bookstore_author", "bulk"), Fence("1")])
+            assert query.shape.running is not None or query.shape.waiting
+            await trio.testing.wait_all_tasks_blocked(0)
 
     run(test)

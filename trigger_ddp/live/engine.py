@@ -34,18 +34,17 @@ class Statistics:
 
 
 class Barrier:
-    """Everything received when `Engine.barrier` was called; passed once it is evaluated."""
+    """Everything that some live queries had received when it was made; passed once that is evaluated."""
 
-    def __init__(self, shapes: Iterable[Shape]) -> None:
+    def __init__(self, queries: Iterable[LiveQuery]) -> None:
+        shapes = {query.shape for query in queries}
         self._needed = {shape: shape.received for shape in shapes if shape.evaluated < shape.received}
 
-    def passed(self, alive: Iterable[Shape]) -> bool:
-        """Whether all of it is evaluated; ``alive`` are the shapes that still exist."""
-        there = set(alive) if self._needed else ()
+    @property
+    def passed(self) -> bool:
+        """Whether all of it is evaluated, or nobody wants it any more."""
         self._needed = {
-            shape: count
-            for shape, count in self._needed.items()
-            if shape in there and shape.evaluated < count
+            shape: count for shape, count in self._needed.items() if shape.queries and shape.evaluated < count
         }
         return not self._needed
 
@@ -175,14 +174,6 @@ class Engine:
     def _resume(self, shape: Shape) -> None:
         if shape.waiting and self._shapes.get(shape.compiled.identity) is shape:
             self._active[shape] = None
-
-    def barrier(self) -> Barrier:
-        """A barrier behind everything received so far."""
-        return Barrier(shape for shape in self._shapes.values() if shape.waiting or shape.running is not None)
-
-    def has_passed(self, barrier: Barrier) -> bool:
-        """Whether everything received before ``barrier`` was made is evaluated."""
-        return barrier.passed(self._shapes.values())
 
     def statistics(self) -> Statistics:
         queries = [query for shape in self._shapes.values() for query in shape.queries.values()]

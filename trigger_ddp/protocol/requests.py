@@ -10,6 +10,9 @@ import msgspec
 from trigger_ddp import ejson
 from trigger_ddp.errors import TriggerDDPError
 
+#: What Meteor's server says where decoding a message failed; it names no offending message then.
+PARSE_ERROR = "Parse error"
+
 #: The versions of DDP spoken here, the best first.
 VERSIONS = ("1", "pre2", "pre1")
 
@@ -83,14 +86,14 @@ def decode_values(message: Message) -> Message:
         BadRequest: some value claims a type that nobody knows, or ``cleared`` is not an array.
     """
     if "cleared" in message and not isinstance(message["cleared"], list):
-        raise BadRequest("Parse error")
+        raise BadRequest(PARSE_ERROR)
     try:
         return {
             name: ejson.from_json(value) if name in ("fields", "params", "result") else value
             for name, value in message.items()
         }
     except ejson.EJSONError:
-        raise BadRequest("Parse error") from None
+        raise BadRequest(PARSE_ERROR) from None
 
 
 def request_of(message: Message) -> Request:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.errors import MeteorError
@@ -19,6 +19,7 @@ from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
 from trigger_ddp.protocol.requests import (
+    PARSE_ERROR,
     BadRequest,
     Message,
     Request,
@@ -78,7 +79,7 @@ class Session:
         self.closing: Closing | None = None
         self._on_outgoing = on_outgoing
         self._outgoing: list[bytes] = []
-        self._inbox: deque[tuple[Message, str]] = deque()  # decoded, and as it came
+        self._inbox: deque[str] = deque()  # as text: decoded, a message may be many times as large
         self._inbox_size = 0
 
     # -- out ------------------------------------------------------------------------------------
@@ -131,13 +132,12 @@ class Session:
             if message["msg"] == "disconnect":
                 self.close(1000, "the client disconnects")
                 return
-            message = decode_values(message)
             if message["msg"] == "ping" and self.version != "pre1":
                 self.send(messages.pong(message))
             elif message["msg"] == "pong" and self.version != "pre1":
                 pass  # hearing it was all: whoever received the text told the heartbeat
             else:
-                self._inbox.append((message, text))
+                self._inbox.append(text)
                 self._inbox_size += len(text)
         except BadRequest as bad:
             self.send(messages.error(bad.reason, bad.offending))
@@ -158,15 +158,23 @@ class Session:
         """The next thing the client asked for, or None while there is none. Bad ones are answered here,
         at their turn."""
         while self._inbox:
-            message, text = self._inbox.popleft()
+            text = self._inbox.popleft()
             self._inbox_size -= len(text)
+            message = parse(text)
             try:
-                return request_of(message)
+                return request_of(decode_values(message))
             except BadRequest as bad:
-                self.send(messages.error(bad.reason, parse(text)))
+                offending = None if bad.reason == PARSE_ERROR else message
+                self.send(messages.error(bad.reason, offending))
         return None
 
     # -- subscriptions --------------------------------------------------------------------------
+
+    @property
+    def queries(self) -> Iterator[LiveQuery]:
+        """The live queries that the session's subscriptions hold; some perhaps more than once."""
+        for subscription in self.subscriptions.values():
+            yield from subscription.held
 
     def show(self, subscription: Subscription, query: LiveQuery) -> bool:
         """Add a loaded live query to a subscription; then call `tell_some` until there is no more to tell.

@@ -211,5 +211,5 @@ class Conversation:
             self._method_finished = trio.Event()
             finished, self._finished = self._finished, []
             if self._session.subscriptions:
-                await self._service.everything_told()
+                await self._service.everything_told(self._session)
             self._session.send(messages.updated(finished))

@@ -46,8 +46,9 @@ INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Fenced:
-    """Who waits until everything before a fence is told: first for the fence, then for the barrier."""
+    """A session that waits until everything before a fence is told: for the fence, then for the barrier."""
 
+    session: Session
     done: trio.Event
     barrier: Barrier | None = None
 
@@ -75,7 +76,7 @@ class Service:
         self._nursery: trio.Nursery | None = None
         self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
         self._trigger_checked: set[str] = set()
-        self._fences: dict[str, _Fenced] = {}
+        self._fences: dict[str, list[_Fenced]] = {}  # by token
         self._behind_barriers: list[_Fenced] = []
         self._dirty: dict[Session, None] = {}
         self._something_dirty = trio.Event()
@@ -100,8 +101,8 @@ class Service:
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Fence):
-                if fenced := self._fences.pop(event.token, None):
-                    fenced.barrier = self.engine.barrier()
+                for fenced in self._fences.pop(event.token, ()):
+                    fenced.barrier = Barrier(fenced.session.queries)
                     self._behind_barriers.append(fenced)
                 continue
             if isinstance(event, Gap) and event.table is None:
@@ -119,7 +120,7 @@ class Service:
         waiting = []
         for fenced in self._behind_barriers:
             assert fenced.barrier is not None
-            if self.engine.has_passed(fenced.barrier):
+            if fenced.barrier.passed:
                 fenced.done.set()
             else:
                 waiting.append(fenced)
@@ -291,12 +292,11 @@ class Service:
 
     # -- fences ---------------------------------------------------------------------------------
 
-    async def everything_told(self) -> None:
-        """Wait until every change committed before this call is in the outgoing frames of its sessions."""
-        fenced = _Fenced(trio.Event())
-        token = self.source.fence().token
-        self._fences.setdefault(token, fenced)
-        await self._fences[token].done.wait()
+    async def everything_told(self, session: Session) -> None:
+        """Wait until every change committed before this call is in the outgoing frames of ``session``."""
+        fenced = _Fenced(session, trio.Event())
+        self._fences.setdefault(self.source.fence().token, []).append(fenced)
+        await fenced.done.wait()
 
 
 def _tables(compiled: CompiledQuery) -> list[Table]:
