@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +67,12 @@ def test_the_hint_tells_what_the_setting_is_for() -> None:
 def test_every_setting_is_explained() -> None:
     for field in dataclasses.fields(conf.Settings):
         assert field.metadata["doc"], field.name
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "settings.md").read_text("utf-8")
+    rows = [
+        f"| `DDP_{field.name.upper()}` | `{field.default!r}` | {field.metadata['doc']} |"
+        for field in dataclasses.fields(conf.Settings)
+    ]
+    assert [line for line in page.splitlines() if line.startswith("| `")] == rows

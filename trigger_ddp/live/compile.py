@@ -115,7 +115,8 @@ class _KeyText(Expression):
         return resolved
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        return self.column.as_text(self.alias).as_string(None), ()
+        # Percent signs in names are doubled: the statement is executed with parameters.
+        return self.column.as_text(self.alias).as_string(None).replace("%", "%%"), ()
 
 
 class _KeyIn(Expression):
