@@ -210,9 +210,7 @@ class Shape:
             looked_at = keys if keys is not None else [*query.documents.keys() - documents.keys(), *documents]
             transitions = query._replace(documents, looked_at)
             if query.state is State.LOADING:
-                query._settle(
-                    State.LIVE
-                )  # nobody was told anything yet: who is called back reads `documents`
+                query._settle(State.LIVE)  # nobody was told anything yet: whoever waited reads `documents`
             elif transitions:
                 yield Delta(query, transitions)
 
