@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import sys
+import uuid
 from typing import Any
 
 from django.contrib.auth.models import Permission
 from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
+from django.utils.translation import gettext_lazy
 
-from trigger_ddp.api import API, APIMixin, MeteorError, Publication, api_endpoint
+from tests.zoo.models import Keeper, Species, Stall
+from trigger_ddp.api import API, APIMixin, Collection, MeteorError, Publication, api_endpoint, this
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 
 
@@ -114,5 +119,132 @@ API.register(
     [
         CheapBooks, CheapestBooks, TaggedBooks, BooksOfTheProlific, BooksOfAuthor, Raises, Refuses,
         FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger, Methods,
+    ]
+)  # fmt: skip
+
+
+class KeepersById(Collection):
+    """Known by an id that can move from one row to another."""
+
+    model = Keeper
+    name = "keepers"
+
+
+class SpeciesByCode(Collection):
+    model = Species
+    name = "species"
+
+
+class StallsByNumber(Collection):
+    model = Stall
+    name = "stalls"
+
+
+class KeepersNamed(Publication):
+    def get_queries(self, name: str) -> list[Any]:
+        return [(Keeper.objects.filter(name=name), "keepers")]
+
+
+class SpeciesAndStalls(Publication):
+    def get_queries(self) -> list[Any]:
+        return [(Species.objects.all(), "species"), (Stall.objects.all(), "stalls")]
+
+
+class Authors(Publication):
+    def get_queries(self) -> list[Any]:
+        return [Author.objects.all()]
+
+
+class AuthorsDependingOnTags(Publication):
+    """The same SQL as `Authors`, but more tables."""
+
+    depends_on = ["bookstore.Tag"]
+
+    def get_queries(self) -> list[Any]:
+        return [Author.objects.all()]
+
+
+class AuthorsCalledLikeTags(Publication):
+    """Reads the tags where not even PostgreSQL's plan tells."""
+
+    def get_queries(self) -> list[Any]:
+        words = RawSQL(
+            "SELECT word FROM ts_stat('SELECT to_tsvector(''simple'', name) FROM bookstore_tag')", ()
+        )
+        return [Author.objects.filter(name__in=words)]
+
+
+class AuthorsCalledLikeTagsLive(AuthorsCalledLikeTags):
+    depends_on = ["bookstore.Tag"]
+
+
+class OfAnotherDatabase(Publication):
+    def get_queries(self) -> list[Any]:
+        return [Author.objects.using("other")]
+
+
+class Exits(Publication):
+    def get_queries(self) -> list[Any]:
+        sys.exit(3)
+
+
+class RefusesInTheClientsLanguage(Publication):
+    def get_queries(self) -> list[Any]:
+        raise MeteorError("not-yours", gettext_lazy("Not yours"), {"at": ValueError("here")})
+
+
+class HostileMethods(APIMixin):
+    api_path_prefix = "hostile/"
+
+    @api_endpoint
+    def exit(self) -> None:
+        sys.exit(3)
+
+    @api_endpoint
+    async def exit_on_the_event_loop(self) -> None:
+        sys.exit(3)
+
+    @api_endpoint
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    @api_endpoint
+    async def count_authors_on_the_event_loop(self) -> int:
+        return Author.objects.count()
+
+    @api_endpoint
+    async def count_authors_in_a_thread(self) -> Any:
+        return await this.in_thread(Author.objects.count)
+
+    @api_endpoint
+    def refuse_lazily(self) -> None:
+        raise MeteorError("not-yours", gettext_lazy("Not yours"))
+
+    @api_endpoint
+    def refuse_with_details(self, kind: str) -> None:
+        circle: list[Any] = []
+        circle.append(circle)
+        details = {
+            "object": {"at": ValueError("here")},
+            "key": {(1, 2): 3},
+            "circle": circle,
+            "text": "\ud800",
+        }
+        raise MeteorError("not-yours", "Not yours", details[kind])
+
+    @api_endpoint
+    def day_after(self, day: datetime.date) -> str:
+        return f"{type(day).__name__} {day + datetime.timedelta(days=1)}"
+
+    @api_endpoint
+    def version_of(self, value: uuid.UUID) -> str:
+        return f"{type(value).__name__} {value.version}"
+
+
+API.register(
+    [
+        KeepersById, SpeciesByCode, StallsByNumber, KeepersNamed, SpeciesAndStalls, Authors,
+        AuthorsDependingOnTags, AuthorsCalledLikeTags, AuthorsCalledLikeTagsLive, OfAnotherDatabase, Exits,
+        RefusesInTheClientsLanguage, HostileMethods,
     ]
 )  # fmt: skip

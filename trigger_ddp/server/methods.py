@@ -47,7 +47,8 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
         return None if value is None else ejson.encode(value)
     except MeteorError:
         raise
-    except Exception:
+    except (Exception, SystemExit, KeyboardInterrupt):
+        # An async method's sys.exit() must not end the server. Signals don't arrive as KeyboardInterrupt.
         logger.exception("method %s failed", call.method)
         raise MeteorError(500, "Internal server error") from None
 
