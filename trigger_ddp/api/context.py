@@ -16,7 +16,9 @@ class This:
     """Names bound for the publication or method that runs now, in this task or thread only.
 
     ``user`` is the client's user or None, ``user_id`` its primary key or None, ``user_ddp_id`` the id
-    of its document. The server binds more (``connection``, ``random_seed``, …) while it calls a method.
+    of its document. While the server calls a method it binds more: ``connection``, ``random_seed``, and
+    ``in_thread``, with which an async method runs blocking code such as the ORM's:
+    ``await this.in_thread(function, *args)``.
     """
 
     __slots__ = ()
