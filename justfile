@@ -31,7 +31,7 @@ lint: _installed
 ci:
     .ci/run
 
-# Run one of benchmarks/, for instance: just bench fanout --clients 1000
+# Run one of benchmarks/, for instance: just bench latency --rate 200
 bench name *args: _installed
     shift && {{python}} -m benchmarks.{{name}} "$@"
 
