@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q
 
+from tests.zoo.models import Badge
 from trigger_ddp.api import API, Collection
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 from trigger_ddp.errors import NotLive
@@ -191,3 +192,17 @@ def test_querysets_with_the_same_sql_and_parameters_share_an_identity_and_no_oth
 def test_a_raw_queryset_is_refused():
     with pytest.raises(NotLive):
         compiled(Book.objects.raw("SELECT * FROM bookstore_book"))
+
+
+class Badges(Collection):
+    model = Badge
+
+
+def test_a_through_row_that_does_not_tell_the_key_concerns_every_row():
+    query = compile_queryset(Badges(), Badge.objects.all())
+    assert reach(query)["zoo_badgeholder"] is Reach.EVERYTHING
+
+
+def test_a_field_may_be_called_as_it_likes():
+    Badge.objects.create(code="c", slug="s", f2=3)
+    assert rows(compile_queryset(Badges(), Badge.objects.filter(f2=3)))["c"].fields["f2"] == b"3"

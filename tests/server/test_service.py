@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from django.db.utils import OperationalError
 
 from trigger_ddp.api import API
 from trigger_ddp.capture.install import apply, install_steps, status
@@ -186,5 +187,17 @@ def test_a_session_does_not_wait_for_what_others_look_at(triggers):
             source.deliver([Gap("bookstore_author", "bulk"), Fence("1")])
             assert query.shape.running is not None or query.shape.waiting
             await trio.testing.wait_all_tasks_blocked(0)
+
+    run(test)
+
+
+def test_all_who_lose_the_database_at_once_ask_again_at_once(db):
+    """Each of them is not one more failure: the delay would be at its longest after the first."""
+
+    async def test(service: Service, source: HeldSource) -> None:
+        away = OperationalError("the connection is lost")
+        times = {service._ask_again_at(away) for _ in range(50)}
+        assert len(times) == 1
+        assert times.pop() - trio.current_time() < 0.5
 
     run(test)

@@ -244,3 +244,17 @@ class Daily(models.Model):
 
     day = models.DateField(primary_key=True)
     visitors = models.IntegerField(default=0)
+
+
+class Badge(models.Model):
+    """Related by another unique column than its key; with a field that is called as an alias might be."""
+
+    code = models.CharField(max_length=10, primary_key=True)
+    slug = models.CharField(max_length=10, unique=True)
+    f2 = models.IntegerField(default=0)
+    keepers = models.ManyToManyField(Keeper, through="BadgeHolder", related_name="+")
+
+
+class BadgeHolder(models.Model):
+    badge = models.ForeignKey(Badge, models.CASCADE, to_field="slug", related_name="+")
+    keeper = models.ForeignKey(Keeper, models.CASCADE, related_name="+")
