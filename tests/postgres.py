@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import psycopg
@@ -105,8 +106,6 @@ class Cluster:
             except psycopg.OperationalError:
                 if self.process.poll() is not None:
                     break
-                import time
-
                 time.sleep(0.05)
         raise RuntimeError(
             f"PostgreSQL {self.major} did not start: {(self.directory / 'log').read_text()[-2000:]}"

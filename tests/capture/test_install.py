@@ -33,7 +33,7 @@ def table(db: Database) -> Table:
 def differences(table: Table) -> tuple[str, ...]:
     (status,) = install.status(connection, [table]).tables
     assert (status.state is State.CURRENT) is (not status.differences)
-    assert install.current(connection, table) is (not status.differences)
+    assert install.status(connection, [table]).is_current(table) is (not status.differences)
     return status.differences
 
 

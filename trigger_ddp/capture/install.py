@@ -23,7 +23,6 @@ __all__ = [
     "Step",
     "TableStatus",
     "apply",
-    "current",
     "install_steps",
     "prune_steps",
     "status",
@@ -68,11 +67,6 @@ def status(connection: BaseDatabaseWrapper, tables: Sequence[Table], *, level: L
         django.db.Error: it can't be asked.
     """
     return compare(tables, catalog.read(connection, tables), level)
-
-
-def current(connection: BaseDatabaseWrapper, table: Table) -> bool:
-    """Whether all changes of ``table`` are told, in the version that this code reads."""
-    return status(connection, [table]).is_current(table)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ No I/O and no clock. The server feeds it and runs what it asks for:
     engine.receive(change)                  a notification arrived
     for evaluation in engine.due(now):      run each, then
         engine.complete(evaluation, answers)    … and tell every delta to the sessions
-        engine.restart(evaluation)              … or the database was away: ask again
+        engine.restart(evaluation, at)          … or the database was away: ask again
         engine.widen(evaluation)                … or these keys can't be asked about: ask about all
         engine.fail(evaluation, error)          … or it can't be answered: live queries failed
     engine.release(query)                   the subscription ended

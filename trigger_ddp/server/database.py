@@ -41,7 +41,9 @@ def _prepare(connection: Any) -> None:
     """Once for each connection: don't let one table that is locked keep a thread that others need."""
     connection.ensure_connection()
     if connection.connection not in _prepared:
-        connection.connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
+        # Through Django, so that a connection that is lost here raises what `is_passing` knows.
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         _prepared.add(connection.connection)
 
 
