@@ -66,6 +66,12 @@ class Settings:
     requery_interval: float = _setting(
         0.05, "least seconds between two runs of a live query that can only be re-run whole", least=0
     )
+    linger: float = _setting(
+        5.0,
+        "seconds for which a live query is kept current after its last subscription ended, so that the next "
+        "page finds it loaded",
+        least=0,
+    )
     api_endpoint_decorators: tuple[str, ...] = _setting(
         (), "dotted paths of decorator factories applied to every @api_endpoint, as in django-ddp"
     )

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from trigger_ddp.live.compile import CompiledQuery
+from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.document import Document
-from trigger_ddp.live.evaluation import Answer, Evaluation
+from trigger_ddp.live.evaluation import Answer, Answers, Evaluation, Route
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session
 
@@ -53,15 +53,31 @@ def _messages(frames: bytes) -> list[dict[str, Any]]:
     return messages
 
 
+#: As compiling keeps them: one for each name and dependencies.
+shapes: dict[Any, CompiledShape] = {}
+
+
 class Query:
-    """What a queryset is to the engine: rows that match, with some of their fields."""
+    """What querysets of one shape are to the engine: rows that match, with some of their fields.
+
+    Args:
+        name: stands for the SQL.
+        matches: the conditions that are not lifted.
+        fields: names of the fields of the documents; None for all.
+        lifted: names of the fields whose values are the routes.
+    """
 
     def __init__(
-        self, name: str, matches: Callable[[Row], bool], fields: tuple[str, ...] | None = None
+        self,
+        name: str,
+        matches: Callable[[Row], bool],
+        fields: tuple[str, ...] | None = None,
+        lifted: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.matches = matches
         self.fields = fields
+        self.lifted = lifted
 
     def document(self, key: str, row: Row) -> Document:
         fields = {name: json.dumps(value).encode() for name, value in row.items() if name != "id"}
@@ -69,15 +85,30 @@ class Query:
             fields = {name: value for name, value in fields.items() if name in self.fields}
         return Document(row.get("id", key), fields)
 
-    def compiled(self, dependencies: dict[str, Any], collection: str = "things") -> CompiledQuery:
-        return CompiledQuery(
-            collection, (collection, self.name, ()), (), dependencies, None, None, lambda rows: []
-        )
+    def compiled(
+        self, tables: dict[str, Any], routes: tuple[Route, ...] = ((),), *, by_keys: bool = True
+    ) -> CompiledQuery:
+        shape = shapes.setdefault(
+            (self.name, str(tables), by_keys),
+            CompiledShape(
+                "things", (self.name, str(tables), str(by_keys)), self.lifted, tables, None, None, by_keys,
+                lambda rows, wanted: [], lambda rows, wanted: [],
+            ),
+        )  # fmt: skip
+        return CompiledQuery(shape, routes)
 
-    def answers(self, evaluation: Evaluation, rows: dict[str, Row]) -> list[Answer]:
-        asked = rows.keys() if evaluation.keys is None else {key for (key,) in evaluation.keys}
-        return [
-            ((key,), (), self.document(key, row))
+    def answers(self, evaluation: Evaluation, rows: dict[str, Row]) -> Answers:
+        """What PostgreSQL would say, of documents where it is asked for them."""
+        keys = set(evaluation.keys)
+        for link, values in evaluation.follow:
+            # The link leads from an owner's name to the rows that have it, as a foreign key would.
+            keys |= {(key,) for key, row in rows.items() if (row["name"],) in values and link}
+        documents = bool(evaluation.queries) or evaluation.shape.compiled.by_keys
+        found = [
+            Answer((key,), route, self.document(key, row) if documents else None)
             for key, row in rows.items()
-            if key in asked and self.matches(row)
+            if (evaluation.queries or (key,) in keys) and self.matches(row)
+            for route in [tuple(row[name] for name in self.lifted)]
+            if route in evaluation.shape.by_route
         ]
+        return Answers(found, keys)

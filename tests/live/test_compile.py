@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Exists, F, OuterRef, Q
+from django.db.models import Count, Exists, F, OuterRef, Q, Value
+from django.db.models.functions import Concat, Upper
+from django.test.utils import CaptureQueriesContext
 
-from tests.zoo.models import Badge
-from trigger_ddp.api import API, Collection
+from tests.live.asking import ask, compiled, load, look
+from tests.zoo.models import Badge, Stall
+from trigger_ddp.api import Collection
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 from trigger_ddp.errors import NotLive
-from trigger_ddp.live.compile import CompiledQuery, Reach, compile_queryset
+from trigger_ddp.live.compile import compile_queryset
+from trigger_ddp.live.compiled import CompiledQuery
 
 BOOK, AUTHOR, TAGS, TAG = "bookstore_book", "bookstore_author", "bookstore_book_tags", "bookstore_tag"
+
+
+@pytest.fixture
+def asserted_queries() -> Any:
+    """A block that must make just so many queries."""
+
+    @contextlib.contextmanager
+    def check(expected: int) -> Iterator[Any]:
+        with CaptureQueriesContext(connection) as queries:
+            yield ask
+        assert len(queries) == expected, queries.captured_queries
+
+    return check
 
 
 @pytest.fixture(autouse=True)
@@ -25,24 +44,8 @@ def shelf(db: Any) -> None:
     Book.objects.first().tags.add(*[Tag.objects.create(name=name) for name in "ab"])
 
 
-def compiled(queryset: Any, **kwargs: Any) -> CompiledQuery:
-    return compile_queryset(API.collection_for_model(queryset.model), queryset, **kwargs)
-
-
-def rows(query: CompiledQuery, keys: list[str] | None = None) -> dict[str, Any]:
-    statement = query.everything if keys is None else query.by_keys
-    if statement is None:
-        return {}
-    params = statement.params if keys is None else statement.for_keys([(key,) for key in keys])
-    with connection.cursor() as cursor:
-        cursor.execute(statement.sql, params)
-        answers = query.read(cursor.fetchall())
-    assert all(route == () for _, route, _ in answers)
-    return {key: document for (key,), _, document in answers}
-
-
-def reach(query: CompiledQuery) -> dict[str, Reach]:
-    return {name: dependency.reach for name, dependency in query.tables.items()}
+def strategies(query: CompiledQuery) -> dict[str, str]:
+    return {name: dependency.strategy for name, dependency in query.shape.tables.items()}
 
 
 @pytest.mark.parametrize(
@@ -76,14 +79,21 @@ def test_the_statements_find_what_the_queryset_finds(queryset):
     queryset = queryset()
     expected = {str(row.pk) for row in queryset}
     query = compiled(queryset)
-    assert set(rows(query)) == expected
+    documents = load(query)
+    assert set(documents) == expected
     asked = [str(pk) for pk in (1, 2, 3, 999)]
-    assert set(rows(query, asked)) == expected.intersection(asked)
-    assert rows(query, asked).items() <= rows(query).items()
+    answers = look(query, *asked)
+    if query.shape.by_keys:
+        assert {key[0]: document for key, _, document in answers} == {
+            key: document for key, document in documents.items() if key in asked
+        }
+    elif query.shape.look is not None:
+        # It tells whom a row may concern: at least those who hold it.
+        assert {key[0] for key, _, _ in answers} >= expected.intersection(asked)
 
 
 def test_documents_have_the_fields_of_the_collection():
-    document = rows(compiled(Book.objects.filter(title="t0")))["1"]
+    document = load(compiled(Book.objects.filter(title="t0")))["1"]
     assert document.id == "1"
     assert document.fields == {
         "title": b'"t0"', "author_id": b'"1"', "price": b"null", "published": b"null", "in_stock": b"true",
@@ -101,7 +111,7 @@ def test_documents_have_the_fields_of_the_collection():
     ],
 )
 def test_only_defer_and_values_leave_the_other_fields_at_home(queryset):
-    document = rows(compiled(queryset()))["1"]
+    document = load(compiled(queryset()))["1"]
     assert set(document.fields) - {"tags_ids"} == {"title"}
 
 
@@ -116,12 +126,12 @@ class OwnBook(Collection):
 
 @pytest.mark.parametrize("narrow", [lambda books: books.only("title"), lambda books: books.values("title")])
 def test_an_own_serialize_publishes_no_more_than_was_asked_for(narrow):
-    document = rows(compile_queryset(OwnBook(), narrow(Book.objects)))["1"]
+    document = load(compile_queryset(OwnBook(), narrow(Book.objects)))["1"]
     assert set(document.fields) - {"tags_ids"} == {"title", "shouted"}
 
 
 def test_an_own_serialize_gives_the_documents():
-    document = rows(compile_queryset(OwnBook(), Book.objects.all()))["1"]
+    document = load(compile_queryset(OwnBook(), Book.objects.all()))["1"]
     assert document.fields["shouted"] == b'"T0"'
     assert document.fields["tags_ids"] == b'["1","2"]'
 
@@ -129,13 +139,13 @@ def test_an_own_serialize_gives_the_documents():
 def test_a_static_queryset_compiles_to_the_same_every_time():
     static = Author.objects.exclude(books__title="t0")
     first, second = compiled(static), compiled(static)
-    assert first.identity == second.identity
-    assert set(rows(second)) == {"2"}
+    assert first.shape is second.shape
+    assert set(load(second)) == {"2"}
 
 
 def test_a_union_of_other_columns_publishes_the_rows_it_is_of():
     first, second = (Book.objects.filter(price=price).values("author_id") for price in (5, 4))
-    assert set(rows(compiled(first.union(second)))) == {"5", "6"}
+    assert set(load(compiled(first.union(second)))) == {"5", "6"}
 
 
 def test_only_the_database_that_is_listened_to_is_published():
@@ -143,66 +153,200 @@ def test_only_the_database_that_is_listened_to_is_published():
         compiled(Book.objects.using("other"))
 
 
-def test_values_of_something_else_are_refused_rather_than_published_in_full():
-    for queryset in (
-        Book.objects.values("author__email"),
-        Book.objects.values("title").annotate(n=Count("tags")),
-    ):
-        with pytest.raises(NotLive):
-            compiled(queryset)
+@pytest.mark.parametrize(
+    ("queryset", "why"),
+    [
+        (lambda: Book.objects.values("title").annotate(n=Count("tags")), "groups its rows"),
+        (lambda: Book.objects.values("title", "tags__name"), "'tags__name'"),
+        (lambda: Book.objects.values("title").union(Book.objects.values("title"))[:2], "have no ids"),
+    ],
+)
+def test_rows_without_ids_are_refused_with_a_reason(queryset, why):
+    with pytest.raises(NotLive, match=why):
+        compiled(queryset())
 
 
-def test_what_a_change_of_each_table_means():
-    assert reach(compiled(Book.objects.filter(price=1))) == {BOOK: Reach.KEYS, TAGS: Reach.KEYS}
-    assert reach(compiled(Book.objects.filter(author__email="x"))) == {
-        BOOK: Reach.KEYS, TAGS: Reach.KEYS, AUTHOR: Reach.EVERYTHING,
+KEYS, LOOKED_UP, ALL = (
+    "the notification tells the keys",
+    "the keys are looked up through the join",
+    "everything is looked at again",
+)
+
+
+@pytest.mark.parametrize(
+    ("queryset", "expected"),
+    [
+        (lambda: Book.objects.filter(price=1), {BOOK: KEYS, TAGS: KEYS}),
+        (lambda: Book.objects.filter(author__email="x"), {BOOK: KEYS, TAGS: KEYS, AUTHOR: LOOKED_UP}),
+        (lambda: Book.objects.filter(tags__name="x"), {BOOK: KEYS, TAGS: KEYS, TAG: LOOKED_UP}),
+        (lambda: Book.objects.order_by("author__name")[:2], {BOOK: KEYS, TAGS: KEYS, AUTHOR: LOOKED_UP}),
+        (lambda: Book.objects.order_by("author__name")[1:2], {BOOK: ALL, TAGS: ALL, AUTHOR: ALL}),
+        (lambda: Author.objects.filter(books__title="x"), {AUTHOR: KEYS, BOOK: KEYS}),
+        (lambda: Author.objects.annotate(n=Count("books")).filter(n=1), {AUTHOR: KEYS, BOOK: KEYS}),
+        (
+            lambda: Book.objects.filter(author__in=Author.objects.filter(name="x")),
+            {BOOK: KEYS, TAGS: KEYS, AUTHOR: ALL},
+        ),
+        (
+            lambda: Book.objects.filter(title__in=Book.objects.filter(price=1).values("title")),
+            {BOOK: ALL, TAGS: KEYS},
+        ),
+        (
+            lambda: Author.objects.filter(pk=1).union(Author.objects.filter(books__price=1)),
+            {AUTHOR: ALL, BOOK: ALL},
+        ),
+        (lambda: Author.objects.raw("SELECT * FROM bookstore_author"), {AUTHOR: ALL}),
+    ],
+)  # fmt: skip
+def test_what_a_change_of_each_table_means(queryset, expected):
+    assert strategies(compiled(queryset())) == expected
+
+
+def test_what_depends_on_names_is_a_dependency():
+    query = compiled(Author.objects.all(), depends_on=["bookstore.Tag"])
+    assert strategies(query) == {AUTHOR: KEYS, TAG: ALL}
+    assert query.shape is not compiled(Author.objects.all()).shape
+
+
+class Credited(Collection):
+    """Reads its author's row."""
+
+    model = Book
+    depends_on = ["author"]
+
+    def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
+        return {"fields": {"credit": f"{obj.title} by {obj.author.name}"}}
+
+
+def test_a_path_in_depends_on_leads_back_from_its_tables(asserted_queries):
+    query = compile_queryset(Credited(), Book.objects.all())
+    assert strategies(query) == {BOOK: KEYS, TAGS: KEYS, AUTHOR: LOOKED_UP}
+    with asserted_queries(3):  # the books, their tags, their authors
+        assert load(query)["1"].fields == {"credit": b'"t0 by ada"'}
+
+
+def test_querysets_share_a_shape_just_when_they_differ_in_lifted_constants_only():
+    def shape(queryset: Any) -> Any:
+        return compiled(queryset).shape
+
+    kept = [shape(Book.objects.filter(price=1))]
+    kept.append(shape(Book.objects.filter(price=1).order_by("title")))
+    kept.append(shape(Book.objects.filter(price=2)))
+    assert len(set(kept)) == 1
+    others = [
+        Book.objects.filter(title="1"), Book.objects.only("title").filter(price=1),
+        Book.objects.filter(price=1).annotate(a=F("title")),
+        Book.objects.filter(price=1).annotate(b=F("title")), Book.objects.filter(price__gte=1),
+    ]  # fmt: skip
+    assert len({*kept, *map(shape, others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("queryset", "fields"),
+    [
+        (lambda: Book.objects.annotate(loud=Upper("title")), {"loud": b'"T1"'}),
+        (lambda: Book.objects.annotate(n=Count("tags")).order_by("pk")[:3], {"n": b"0"}),
+        (lambda: Book.objects.annotate(Count("tags")), {"tags__count": b"0"}),
+        (lambda: Book.objects.annotate(writer=F("author")), {"writer": b'"2"'}),
+        (lambda: Book.objects.annotate(writer=F("author__name")), {"writer": b'"bob"'}),
+        (lambda: Book.objects.extra(select={"one": "1"}), {"one": b"1"}),
+        (lambda: Book.objects.raw("SELECT *, 1 AS one FROM bookstore_book"), {"one": b"1"}),
+    ],
+)
+def test_annotations_are_fields(queryset, fields):
+    document = load(compiled(queryset()))["2"]
+    model = {"title", "author_id", "price", "published", "in_stock", "tags_ids"}
+    assert set(document.fields) == model | fields.keys()
+    assert fields.items() <= document.fields.items()
+
+
+@pytest.mark.parametrize(
+    ("queryset", "fields"),
+    [
+        (lambda: Book.objects.alias(loud=Upper("title")).only("title"), {"title": b'"t1"'}),
+        (
+            lambda: Book.objects.values("title", "author__email"),
+            {"title": b'"t1"', "author__email": b'"bob@x"'},
+        ),
+        (lambda: Book.objects.values_list("author", "pk"), {"author_id": b'"2"'}),
+        (lambda: Book.objects.values(loud=Upper("title")), {"loud": b'"T1"'}),
+        (
+            lambda: Book.objects.annotate(n=Count("tags"), m=Value(1)).values("title", "n"),
+            {"title": b'"t1"', "n": b"0"},
+        ),
+        (
+            lambda: Book.objects.raw("SELECT id, upper(title) AS title FROM bookstore_book"),
+            {"title": b'"T1"'},
+        ),
+    ],
+)
+def test_documents_have_exactly_the_fields_asked_for(queryset, fields):
+    document = load(compiled(queryset()))["2"]
+    assert {name: value for name, value in document.fields.items() if name != "tags_ids"} == fields
+
+
+def test_an_own_serialize_has_annotations_too():
+    query = compile_queryset(OwnBook(), Book.objects.annotate(x=Concat("title", Value("!"))))
+    assert load(query)["1"].fields["x"] == b'"t0!"'
+
+
+def test_a_slice_of_a_union_is_kept_live():
+    union = Book.objects.filter(price=1).union(Book.objects.filter(price__gt=2)).order_by("-title")
+    documents = load(compiled(union[:2]))
+    assert set(documents) == {"6", "5"}
+    assert documents["6"].fields["title"] == b'"t5"'
+
+
+def test_several_windows_are_loaded_by_one_statement(asserted_queries):
+    def window(author: int) -> CompiledQuery:
+        return compiled(Book.objects.filter(author=author).order_by("-price", "pk")[:2])
+
+    first, second = window(1), window(2)
+    assert first.shape is second.shape
+    assert first.shape.load is not None
+    routes = (*first.routes, *second.routes)
+    with asserted_queries(1) as ask:
+        answers = first.shape.read(ask(first.shape.load, routes), set(routes))
+    assert {(route, key) for key, route, _ in answers} == {
+        ((1,), ("1",)), ((1,), ("5",)), ((2,), ("6",)), ((2,), ("4",)),
     }  # fmt: skip
-    assert reach(compiled(Book.objects.filter(tags__name="x"))) == {
-        BOOK: Reach.KEYS, TAGS: Reach.EVERYTHING, TAG: Reach.EVERYTHING,
+    assert {(answer.route, answer.key) for answer in look(first, "1", "2", "3")} == {
+        ((1,), ("1",)), ((1,), ("3",)),
     }  # fmt: skip
-    assert reach(compiled(Book.objects.all()[:2])) == {BOOK: Reach.EVERYTHING, TAGS: Reach.KEYS}
-    assert (
-        reach(compiled(Book.objects.filter(author__in=Author.objects.filter(name="x"))))[AUTHOR]
-        is Reach.EVERYTHING
-    )
-    assert reach(compiled(Book.objects.filter(title__in=Book.objects.filter(price=1).values("title"))))[
-        BOOK
-    ] is (Reach.EVERYTHING)
-    union = Author.objects.filter(pk=1).union(Author.objects.filter(books__price=1))
-    assert reach(compiled(union)) == {AUTHOR: Reach.EVERYTHING, BOOK: Reach.EVERYTHING}
-    assert reach(compiled(Author.objects.all(), depends_on=["bookstore.Tag"]))[TAG] is Reach.EVERYTHING
 
 
-def test_a_through_row_leads_to_its_root():
-    dependency = compiled(Book.objects.all()).tables[TAGS]
-    columns = [column.name for column in (*dependency.table.primary_key, *dependency.table.foreign_keys)]
-    assert columns[dependency.first : dependency.last] == ["book_id"]
-
-
-def test_querysets_with_the_same_sql_and_parameters_share_an_identity_and_no_others_do():
-    def identity(queryset: Any) -> tuple[str, str]:
-        return compiled(queryset).identity
-
-    assert identity(Book.objects.filter(price=1)) == identity(Book.objects.filter(price=1).order_by("title"))
-    assert identity(Book.objects.filter(price=1)) != identity(Book.objects.filter(price=2))
-    assert identity(Book.objects.filter(title="1")) != identity(Book.objects.filter(title="2"))
-    assert identity(Book.objects.only("title")) != identity(Book.objects.all())
-
-
-def test_a_raw_queryset_is_refused():
-    with pytest.raises(NotLive):
-        compiled(Book.objects.raw("SELECT * FROM bookstore_book"))
+def test_rows_that_are_equal_in_order_have_one_window():
+    for _ in range(3):
+        assert set(load(compiled(Book.objects.order_by("in_stock")[:2]))) == {"1", "2"}
 
 
 class Badges(Collection):
     model = Badge
 
 
-def test_a_through_row_that_does_not_tell_the_key_concerns_every_row():
+class Stalls(Collection):
+    model = Stall
+
+
+def test_a_through_row_that_tells_another_column_is_followed_through_it():
     query = compile_queryset(Badges(), Badge.objects.all())
-    assert reach(query)["zoo_badgeholder"] is Reach.EVERYTHING
+    assert strategies(query)["zoo_badgeholder"] == LOOKED_UP
+
+
+def test_composite_keys():
+    stalls = [Stall.objects.create(house=house, number=1) for house in ("a", "b:")]
+    query = compile_queryset(Stalls(), Stall.objects.filter(number=1))
+    shape = query.shape
+    assert shape.load is not None
+    answers = look_at(query, ("b:", "1"), ("c", "1"))
+    assert [(key, document.id) for key, _, document in answers if document] == [(("b:", "1"), "b\\::1")]
+    assert len(stalls) == 2
+
+
+def look_at(query: CompiledQuery, *keys: tuple[str, ...]) -> Any:
+    return query.shape.read_look(ask(query.shape.look, keys), set(query.routes))
 
 
 def test_a_field_may_be_called_as_it_likes():
     Badge.objects.create(code="c", slug="s", f2=3)
-    assert rows(compile_queryset(Badges(), Badge.objects.filter(f2=3)))["c"].fields["f2"] == b"3"
+    assert load(compile_queryset(Badges(), Badge.objects.filter(f2=3)))["c"].fields["f2"] == b"3"

@@ -28,7 +28,8 @@ from django.db.models.functions import Coalesce, Lower, RowNumber
 from tests.zoo.models import Animal, AnimalProxy, Nest, Parrot, Stall
 from trigger_ddp.api import Collection
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
-from trigger_ddp.live.compile import CompiledQuery, Reach, compile_queryset
+from trigger_ddp.live.compile import compile_queryset
+from trigger_ddp.live.compiled import CompiledQuery
 
 
 def tagged(name: str = "x") -> Any:
@@ -121,9 +122,9 @@ def compiled(queryset: Any) -> CompiledQuery:
 
 def truth(query: CompiledQuery) -> set[str]:
     """The tables that a view of the query's SQL depends on."""
-    assert query.everything is not None
+    assert query.shape.load is not None
     operations: Any = connection.ops
-    text = operations.compose_sql(query.everything.sql, query.everything.params)
+    text = operations.compose_sql(*query.shape.load.about(query.routes))
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE VIEW its_sql AS SELECT FROM ({text}) s")
         cursor.execute(
@@ -137,10 +138,9 @@ def truth(query: CompiledQuery) -> set[str]:
 @pytest.mark.parametrize("name", QUERYSETS)
 def test_every_table_is_a_dependency(name, db):
     query = compiled(QUERYSETS[name]())
-    known = {dependency.table.relation: dependency.reach for dependency in query.tables.values()}
-    assert truth(query) <= known.keys()
+    assert truth(query) <= {dependency.table.relation for dependency in query.shape.tables.values()}
 
 
 def test_raw_sql_is_looked_at_whole(db):
     query = compiled(Book.objects.extra(where=["price > 1"]))
-    assert {dependency.reach for dependency in query.tables.values()} == {Reach.EVERYTHING}
+    assert {dependency.links for dependency in query.shape.tables.values()} == {None}

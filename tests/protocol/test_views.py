@@ -21,15 +21,15 @@ class Told:
     def __init__(self, queries: int) -> None:
         self.session = StrictSession()
         self.fanout = Fanout()
-        shape = Shape(Query("any", lambda row: True).compiled({}))
-        self.queries = [LiveQuery(shape, (number,)) for number in range(queries)]
+        shape = Shape(Query("any", lambda row: True).compiled({}).shape)
+        self.queries = [LiveQuery(shape, ((number,),)) for number in range(queries)]
 
     def set(
         self, number: int, key: str, fields: dict[str, bytes] | None, document_id: str | None = None
     ) -> None:
         query = self.queries[number]
         found = {} if fields is None else {(key,): Document(document_id or key, fields)}
-        self.fanout.tell([Delta(query, query._replace(found, [(key,)]))])
+        self.fanout.tell([Delta(query, query.replace(found, [(key,)]))])
 
     def show(self, number: int, *, whole: bool = True) -> Subscription:
         subscription = Subscription(f"s{number}", "any")
@@ -108,7 +108,7 @@ def test_ids_swapped_between_rows_in_one_look(told):
     told.show(0)
     query = told.queries[0]
     swapped = {("k",): Document("y", {"a": b"1"}), ("l",): Document("x", {"a": b"2"})}
-    told.fanout.tell([Delta(query, query._replace(swapped, list(swapped)))])
+    told.fanout.tell([Delta(query, query.replace(swapped, list(swapped)))])
     assert told.documents == {("things", "y"): {"a": 1}, ("things", "x"): {"a": 2}}
 
 

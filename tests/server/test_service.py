@@ -17,7 +17,8 @@ from trigger_ddp.changes.change import Gap
 from trigger_ddp.conf import Settings
 from trigger_ddp.demo.bookstore.models import Author
 from trigger_ddp.errors import TriggersMissing
-from trigger_ddp.live.compile import CompiledQuery, compile_queryset
+from trigger_ddp.live.compile import compile_queryset
+from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session, Subscription
@@ -76,16 +77,21 @@ async def idle(service: Service) -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-def run(test: Callable[[Service, HeldSource], Awaitable[None]]) -> None:
+def run(
+    test: Callable[[Service, HeldSource], Awaitable[None]],
+    *,
+    linger: float = 0.0,
+    clock: trio.abc.Clock | None = None,
+) -> None:
     async def main() -> None:
         async with Workers(2) as workers, trio.open_nursery() as nursery:
             source = HeldSource()
-            service = Service(source, workers, workers, Settings())  # type: ignore[arg-type]
+            service = Service(source, workers, workers, Settings(linger=linger))  # type: ignore[arg-type]
             await nursery.start(service.run)
             await test(service, source)
             nursery.cancel_scope.cancel()
 
-    trio.run(main)
+    trio.run(main, clock=clock)
 
 
 @pytest.fixture
@@ -127,6 +133,33 @@ def test_the_last_to_let_go_ends_the_listening(triggers):
         assert source.listening == []
 
     run(test)
+
+
+def test_a_live_query_lingers_after_its_last_subscription(triggers):
+    clock = trio.testing.MockClock()
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        first = await hold(service)
+        await service.loaded(first)
+        service.let_go(first)
+        clock.jump(9)
+        await idle(service)
+        again = await hold(service)  # somebody comes back in time
+        assert again is first
+        clock.jump(9)
+        await idle(service)
+        assert service.engine.statistics().live_queries == 1
+        service.let_go(again)
+        clock.jump(9)
+        await idle(service)
+        assert source.listening != []
+        clock.jump(2)
+        await idle(service)
+        assert service.engine.statistics().live_queries == 0
+        assert source.listening == []
+
+    run(test, linger=10, clock=clock)
 
 
 def test_a_table_without_triggers_is_refused_and_not_listened_to_in_vain(db):

@@ -57,6 +57,11 @@ def watched_by_publication(publication: Publication) -> Iterator[Model]:
             raise ConfigurationError(f"publication {publication.name!r}: {str(error).rstrip('.')}") from error
 
 
+def is_path(dependency: Dependency) -> bool:
+    """Whether an entry of ``depends_on`` is a relation path ("author__publisher") rather than a model."""
+    return isinstance(dependency, str) and "." not in dependency
+
+
 def resolve_dependency(dependency: Dependency, model: Model | None) -> Iterator[Model]:
     """The models that one entry of ``depends_on`` names: one for a model, all on the way for a relation path.
 

@@ -59,8 +59,7 @@ class Serializer:
         custom: whether the collection overrides ``serialize``: then documents come from instances.
         related_models: models, beside the root and its multi-table parents, whose tables the documents read.
         depends_on: the models that the collection's ``depends_on`` names.
-        through_dependencies: for each many-to-many list (through model, its foreign key's column that
-            holds the root's key): a change of a through row concerns the root row that column names.
+        read_paths: the relation paths by which the documents read those: "author__aid", "tags".
         related_paths: what ``prefetch_related_objects`` should load of instances, so that
             `document_of_instance` makes no query of its own.
 
@@ -83,7 +82,7 @@ class Serializer:
         self.id_paths = tuple(field.attname for field in self.id_fields)
         self.custom = collection.overrides_serialize
         self.related_models: list[type[models.Model]] = []
-        self.through_dependencies: list[tuple[type[models.Model], str]] = []
+        self.read_paths: list[str] = []
         self.related_paths: list[str] = []
         self.columns = list(self._columns(only))
         self.depends_on = [
@@ -195,6 +194,7 @@ class Serializer:
         else:
             (identifier,) = id_fields(field.related_model)
             self._note(field.related_model)
+            self.read_paths.append(path)
             self.related_paths.append(field.name)
 
             def of_instance(obj: Any) -> Any:
@@ -210,11 +210,13 @@ class Serializer:
         path = related_id_path(target)
         (identifier,) = id_fields(field.related_model)
         name = f"{field.name}_ids"
-        self.through_dependencies.append((through, source.column))
         self.related_paths.append(field.name)
         self._note(through)
         if path != target.attname:
             self._note(field.related_model)
+            self.read_paths.append(f"{field.name}__{identifier.attname}")
+        else:
+            self.read_paths.append(field.name)
 
         def ids(root_key: Any) -> Any:
             rows = through._base_manager.filter(**{source.name: root_key})
@@ -256,6 +258,17 @@ def loaded_fields(queryset: models.QuerySet[Any]) -> frozenset[str] | None:
         return frozenset(own)
     fields = (*meta.concrete_fields, *meta.many_to_many)
     return frozenset(field.name for field in fields if own.isdisjoint((field.name, field.attname)))
+
+
+def encoder_of(field: Any, decimal_as: str) -> Callable[[Any], bytes]:
+    """How the values of an expression are encoded, by its output field: as a model's field of that kind is.
+
+    Primary keys and references to them are ids, and so text.
+
+    Returns:
+        A function that gives the EJSON text of a value; not for None.
+    """
+    return _encode_id if field.primary_key or field.remote_field else form_of(field, decimal_as).encode
 
 
 def _names(field: Any) -> frozenset[str]:

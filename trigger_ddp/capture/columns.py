@@ -113,6 +113,12 @@ def quoted_parts(name: str) -> tuple[str, ...]:
     return tuple(part.replace('""', '"') for part in re.findall(r'"((?:[^"]|"")+)"', quoted))
 
 
+def base_type(db_type: str) -> str:
+    """A type as Django's ``Field.db_type`` spells it, but in one spelling, and without modifiers."""
+    base = re.sub(r"\s*\([\d\s,]*\)", "", db_type).strip().lower()
+    return _SPELLINGS.get(base, base)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
     """A column of a primary key, or a foreign key.
@@ -132,8 +138,8 @@ class Column:
         Raises:
             ConfigurationError: their text depends on a session's settings.
         """
-        base = re.sub(r"\s*\([\d\s,]*\)", "", self.db_type).strip().lower()
-        kind = KINDS.get(_SPELLINGS.get(base, base))
+        base = base_type(self.db_type)
+        kind = KINDS.get(base)
         if kind is not None:
             return kind
         if _SESSION_DEPENDENT.search(base):

@@ -17,7 +17,7 @@ from trigger_ddp.capture.columns import Column, quoted_parts
 from trigger_ddp.capture.functions import Bodies, fingerprinted
 from trigger_ddp.errors import ConfigurationError
 
-__all__ = ["Column", "Table"]
+__all__ = ["Column", "Table", "column_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,6 +127,18 @@ class Table:
             # An array is looked up in the index directly. IN is planned as a join, and takes twice the time.
             return sql.SQL("{} = ANY (ARRAY({}))").format(_doubling_percent(key), asked)
         return sql.SQL("{} IN ({})").format(_doubling_percent(key), asked)
+
+
+def column_of(model: type[Model], name: str) -> Column:
+    """The column of a model's own table that PostgreSQL knows by ``name``.
+
+    Raises:
+        ConfigurationError: the model has no such column.
+    """
+    for field in model._meta.local_concrete_fields:
+        if field.column is not None and quoted_parts(field.column) == (name,):
+            return _column(field)
+    raise ConfigurationError(f"{model._meta.label} has no column {name}")
 
 
 def _column(field: Field[Any, Any]) -> Column:

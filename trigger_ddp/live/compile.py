@@ -1,149 +1,71 @@
 """From a Django queryset to what the engine needs: statements, what they depend on, how to read their rows.
 
-Compiling asks Django for SQL and may open a database connection: do it on a worker thread.
+Compiling asks Django for SQL and may ask the database: do it on a worker thread.
+
+A queryset becomes one of two kinds of shape:
+
+kept by keys
+    Whether a row belongs to it depends on that row and those joined to it. The statement restricted to some
+    keys says what is true of them.
+run again
+    Rows depend on each other (a slice, DISTINCT ON), are counted (an aggregate), or are SQL's own business
+    (a raw queryset). A cheap question finds the live queries that a change can concern; these run again.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
-from django.apps import apps
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
-from django.db.models import (
-    BooleanField,
-    Expression,
-    F,
-    Model,
-    Q,
-    QuerySet,
-    TextField,
-    prefetch_related_objects,
-)
+from django.db.models import F, Q, QuerySet
+from django.db.models.expressions import Col
 from django.db.models.query import ModelIterable
+from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.query import Query
-from django.db.models.sql.where import AND
+from django.db.models.sql.where import AND, WhereNode
 
 from trigger_ddp import conf
 from trigger_ddp.api import Collection
-from trigger_ddp.api.dependencies import has_raw_sql, resolve_dependency, tables_of
-from trigger_ddp.api.documents import Serializer, loaded_fields
+from trigger_ddp.api.dependencies import has_raw_sql, nodes_in
+from trigger_ddp.api.documents import Serializer
 from trigger_ddp.api.publication import Dependency as DeclaredDependency
-from trigger_ddp.capture.columns import Column, quoted_parts
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.errors import NotLive
-from trigger_ddp.live.document import Document
-from trigger_ddp.live.evaluation import Answer, KeyPart, Route, Statement
-from trigger_ddp.live.explain import tables_in_plan
-
-#: Per position of a row, what Django does to the value that PostgreSQL gave, and the expression it came from.
-Converters = Mapping[int, tuple[Sequence[Callable[[Any, Any, Any], Any]], Any]]
-
-
-Identity = tuple[str, str, tuple[tuple[str, str], ...]]
+from trigger_ddp.live.compiled import CompiledQuery, CompiledShape, Identity
+from trigger_ddp.live.depends import dependencies_of, everything_of
+from trigger_ddp.live.evaluation import Part, Statement
+from trigger_ddp.live.fields import extras_of, fields_asked_for, related_of
+from trigger_ddp.live.lifting import Lifted, RouteIn, lift, routes_of, routes_sql
+from trigger_ddp.live.links import KeyIn, KeyText
+from trigger_ddp.live.readers import (
+    Converters,
+    Extra,
+    InstanceReader,
+    Reader,
+    RowReader,
+    read_instances,
+    read_rows,
+    read_whom,
+)
 
 #: Django sets up joins on queries that querysets share while it compiles them.
 _compiling = threading.Lock()
 
-
-class Reach(enum.Enum):
-    """What a change of a table means for a query that reads it."""
-
-    KEYS = "the notification names the rows to look at"
-    EVERYTHING = "any row may be concerned"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dependency:
-    """How a query depends on one table.
-
-    Args:
-        table: the table.
-        reach: what a change of it means.
-        first: for `Reach.KEYS`, where in a `Row` of the table the key of the root's row begins …
-        last: … and ends.
-    """
-
-    table: Table
-    reach: Reach
-    first: int = 0
-    last: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class CompiledQuery:
-    """One queryset of one collection, ready to be kept live.
-
-    Args:
-        collection: the collection's name.
-        identity: equal for two querysets just when they can share a shape: the collection, the SQL
-            with its parameters, and what it depends on.
-        route: the parameters that were lifted out of the SQL.
-        tables: table name to dependency, for every table the query or its documents read.
-        everything: the statement for all rows, or None where there can't be any.
-        by_keys: the statement for given keys, or None likewise.
-        read: see `Evaluation.read`.
-    """
-
-    collection: str
-    identity: Identity
-    route: Route
-    tables: Mapping[str, Dependency]
-    everything: Statement | None
-    by_keys: Statement | None
-    read: Callable[[Iterable[Sequence[Any]]], list[Answer]]
-
-
-class _KeyText(Expression):
-    """One part of the root's primary key, as the text that notifications carry."""
-
-    output_field = TextField()
-
-    def __init__(self, column: Column) -> None:
-        super().__init__(output_field=self.output_field)
-        self.column = column
-        self.alias = ""
-
-    def resolve_expression(self, query: Any = None, *args: Any, **kwargs: Any) -> _KeyText:
-        resolved = self.copy()
-        resolved.alias = query.get_initial_alias()
-        return resolved
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        # Percent signs in names are doubled: the statement is executed with parameters.
-        return self.column.as_text(self.alias).as_string(None).replace("%", "%%"), ()
-
-
-class _KeyIn(Expression):
-    """Whether the root's primary key is among the keys asked about; the keys are left open as `KeyPart`s."""
-
-    output_field = BooleanField()
-    conditional = True
-
-    def __init__(self, columns: Sequence[Column], alias: str) -> None:
-        super().__init__(output_field=self.output_field)
-        self.columns = columns
-        self.alias = alias
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        return Table.keys_condition(self.columns, self.alias).as_string(None), tuple(
-            KeyPart(position) for position in range(len(self.columns))
-        )
+_shapes: WeakValueDictionary[Identity, CompiledShape] = WeakValueDictionary()
 
 
 def compile_queryset(
-    collection: Collection, queryset: QuerySet[Any], depends_on: Iterable[DeclaredDependency] = ()
+    collection: Collection, queryset: Any, depends_on: Iterable[DeclaredDependency] = ()
 ) -> CompiledQuery:
     """Compile ``queryset`` for ``collection``.
 
     Args:
         collection: gives the documents their fields.
-        queryset: any queryset of the collection's model.
+        queryset: any queryset of the collection's model, or a raw one.
         depends_on: models whose changes concern it although its SQL does not show them.
 
     Raises:
@@ -151,203 +73,249 @@ def compile_queryset(
         Exception: whatever Django raises for a queryset it can't compile.
     """
     with _compiling:
-        return _compile(collection, queryset, depends_on)
+        label, alias = queryset.model._meta.label, conf.settings().database
+        if queryset._db not in (None, alias):
+            raise NotLive(
+                f"a queryset of {label} is of database {queryset._db!r}; only {alias!r} is listened to"
+            )
+        compiler = _Compiler(collection, queryset, [*collection.depends_on, *depends_on], alias)
+        try:
+            return compiler.compile()
+        except EmptyResultSet:  # none(), or a filter that Django knows to match nothing
+            return compiler.empty()
 
 
-def _compile(
-    collection: Collection, queryset: Any, depends_on: Iterable[DeclaredDependency]
-) -> CompiledQuery:
-    label, alias = queryset.model._meta.label, conf.settings().database
-    if not isinstance(queryset.query, Query):
-        raise NotLive(f"a raw queryset of {label} can't be kept live")
-    if queryset._db not in (None, alias):
-        raise NotLive(f"a queryset of {label} is of database {queryset._db!r}; only {alias!r} is listened to")
-    serializer = collection.serializer(queryset.model, _fields_asked_for(queryset))
-    reader = (_InstanceReader if serializer.custom else _RowReader)(serializer, alias)
-    rows = _plain(queryset, alias)
-    root = Table.from_model(queryset.model)
-    keys = {f"_key{index}": _KeyText(column) for index, column in enumerate(root.primary_key)}
-    selected = rows.annotate(**keys, **reader.expressions).values_list(*keys, *reader.expressions)
-    try:
-        everything, converters = _statement(selected.query, alias)
-        keyed = selected.query.chain()
-        keyed.where.add(_KeyIn(root.primary_key, keyed.get_initial_alias()), AND)
-        by_keys, _ = _statement(keyed, alias)
-    except EmptyResultSet:  # none(), or a filter that Django knows to match nothing
-        return CompiledQuery(collection.name, (collection.name, "", ()), (), {}, None, None, lambda _: [])
-    declared = [
-        model
-        for dependency in (*collection.depends_on, *depends_on)
-        for model in resolve_dependency(dependency, collection.model)
-    ]
-    operations: Any = connections[alias].ops
-    text = operations.compose_sql(everything.sql, everything.params)
-    tables = _dependencies(root, rows.query, selected.query, serializer, declared, alias, text)
-    reaches = tuple(sorted((name, dependency.reach.name) for name, dependency in tables.items()))
-    width = len(root.primary_key)
+class _Compiler:
+    """Compiles one queryset."""
 
-    def read(rows: Iterable[Sequence[Any]]) -> list[Answer]:
-        found = {tuple(row[:width]): row for row in rows}  # a join may find a row more than once
-        connection = connections[alias]
-        converted = [_convert(row, converters, connection)[width:] for row in found.values()]
-        return [(key, (), document) for key, document in zip(found, reader.documents(converted), strict=True)]
+    def __init__(
+        self, collection: Collection, queryset: Any, declared: list[DeclaredDependency], alias: str
+    ) -> None:
+        self.collection = collection
+        self.queryset = queryset
+        self.declared = declared
+        self.alias = alias
+        self.model = queryset.model
+        self.root = Table.from_model(self.model)
+        self.keys = {f"_key{index}": KeyText(column) for index, column in enumerate(self.root.primary_key)}
 
-    return CompiledQuery(
-        collection.name, (collection.name, text, reaches), (), tables, everything, by_keys, read
-    )
+    def compile(self) -> CompiledQuery:
+        query = self.queryset.query
+        if not isinstance(query, Query):
+            return self.evaluated(query.sql, query.params or (), "PostgreSQL alone understands a raw query")
+        if query.combinator and query.is_sliced:
+            sql, params = query.get_compiler(self.alias).as_sql()
+            return self.evaluated(sql, params, f"it is a slice of a {query.combinator}")
+        if query.combinator:
+            combined = _in_combination(self.model, query)
+            return self.kept_by_keys(QuerySet(self.model, using=self.alias).filter(combined))
+        if because := _why_rows_depend_on_each_other(query):
+            return self.run_again(because)
+        return self.kept_by_keys(self.queryset)
+
+    # -- the kinds ------------------------------------------------------------------------------
+
+    def empty(self) -> CompiledQuery:
+        shape = _shapes.get(("", self.collection.name)) or self.shared(CompiledShape(
+            self.collection.name, ("", self.collection.name), (), {}, None, None, True, _nothing, _nothing
+        ))  # fmt: skip
+        return CompiledQuery(shape, ((),))
+
+    def kept_by_keys(self, queryset: Any) -> CompiledQuery:
+        rows = _bare(queryset, self.alias)
+        rows.query.clear_ordering(force=True)
+        rows.query.distinct = False  # the key is selected: reading drops the repetitions that joins make
+        lifted, others, _ = lift(rows.query, self.alias)
+        rows.query.where = others
+        serializer, extras, reader = self.reader(queryset, rows)
+        routes = {f"_route{position}": one.expression for position, one in enumerate(lifted)}
+        query = self.selected(rows, routes | self.keys, reader, extras)
+        text, converters = self.text(query)
+        identity = self.identity(serializer, extras, text)
+        shape = _shapes.get(identity)
+        if shape is None:
+            read = read_rows(len(lifted), len(self.keys), converters, reader, self.alias)
+            shape = self.shared(CompiledShape(
+                collection=self.collection.name,
+                identity=identity,
+                lifted=tuple(one.sql for one in lifted),
+                tables=dependencies_of(
+                    self.root, rows.query, query, serializer, self.declared, self.alias, text
+                ),
+                load=self.statement(query, *([RouteIn(lifted)] if lifted else [])),
+                look=self.statement(query, self.key_in(query)),
+                by_keys=True,
+                read=read,
+                read_look=read,
+            ))  # fmt: skip
+        return CompiledQuery(shape, routes_of(lifted))
+
+    def run_again(self, because: str) -> CompiledQuery:
+        rows = _bare(self.queryset, self.alias)
+        if rows.query.is_sliced and "pk" not in rows.query.order_by:
+            # Rows that are equal in order could otherwise come and go with every run.
+            rows.query.add_ordering("pk")
+        lifted, others, bound = lift(rows.query, self.alias)
+        rows.query.where = bound
+        if lifted and has_raw_sql(rows.query):  # PostgreSQL is asked what that reads, by the whole statement
+            lifted, rows.query.where = [], self.queryset.query.where
+        serializer, extras, reader = self.reader(self.queryset, rows)
+        query = self.selected(rows, self.keys, reader, extras)
+        text, converters = self.text(query)
+        identity = self.identity(serializer, extras, text)
+        shape = _shapes.get(identity)
+        if shape is None:
+            look = self.look_whom(rows.query, lifted, others)
+            tables = dependencies_of(
+                self.root, rows.query, query, serializer, self.declared, self.alias, text
+            )
+            shape = self.shared(CompiledShape(
+                collection=self.collection.name,
+                identity=identity,
+                lifted=tuple(one.sql for one in lifted),
+                tables=tables if look is not None else everything_of(tables),
+                load=_for_each_route(self.statement(query), lifted),
+                look=look,
+                by_keys=False,
+                read=read_rows(
+                    len(lifted), len(self.keys), _moved(converters, len(lifted)), reader, self.alias
+                ),
+                read_look=read_whom(len(lifted), len(self.keys)),
+                rerun_because=because,
+            ))  # fmt: skip
+        return CompiledQuery(shape, routes_of(lifted))
+
+    def evaluated(self, sql: str, params: Any, because: str) -> CompiledQuery:
+        """Django evaluates the queryset itself: everything about it may be out of the ordinary."""
+        if getattr(self.queryset, "_fields", None) is not None:
+            raise NotLive(
+                f"values() of a slice of combined querysets of {self.model._meta.label} have no ids"
+            )
+        fields, _ = fields_asked_for(self.queryset)
+        serializer = self.collection.serializer(self.model, fields)
+        extras = [Extra(name, name, encode) for name, encode in self.extras(self.queryset)]
+        text = self.composed(sql, params)
+        identity = self.identity(serializer, extras, text)
+        shape = _shapes.get(identity) or self.shared(CompiledShape(
+            collection=self.collection.name,
+            identity=identity,
+            lifted=(),
+            tables=dependencies_of(self.root, None, None, serializer, self.declared, self.alias, text),
+            load=None,
+            look=None,
+            by_keys=False,
+            read=read_instances(
+                lambda: self.queryset.using(self.alias), serializer, extras,
+                related_of(self.queryset, self.collection),
+            ),
+            read_look=_nothing,
+            rerun_because=because,
+        ))  # fmt: skip
+        return CompiledQuery(shape, ((),))
+
+    # -- their parts ----------------------------------------------------------------------------
+
+    def reader(self, queryset: Any, rows: Any) -> tuple[Serializer, list[Extra], Reader]:
+        """How documents are made. Adds to ``rows`` what its extra fields need selected."""
+        fields, paths = fields_asked_for(queryset)
+        serializer = self.collection.serializer(self.model, fields)
+        aliases = {f"_path{position}": path for position, path in enumerate(paths)}
+        for alias, path in aliases.items():
+            rows.query.add_annotation(F(path), alias)
+        extras = [Extra(aliases.get(name, name), name, encode) for name, encode in self.extras(rows)]
+        if serializer.custom:
+            related = related_of(queryset, self.collection)
+            return serializer, extras, InstanceReader(serializer, extras, related, self.alias)
+        return serializer, extras, RowReader(serializer, extras)
+
+    def extras(self, queryset: Any) -> Any:
+        return extras_of(queryset, self.collection, self.alias)
+
+    def selected(self, rows: Any, names: dict[str, Any], reader: Reader, extras: list[Extra]) -> Query:
+        """``rows`` with everything selected that is read: the route, the key, what documents are made of."""
+        named = {**names, **reader.expressions}
+        selected = rows.annotate(**named).values_list(*named, *(extra.alias for extra in extras))
+        query: Query = selected.query
+        return query
+
+    def text(self, query: Query) -> tuple[str, Converters]:
+        """The SQL of a query with its parameters in it, and Django's converters of what it selects."""
+        compiler = query.get_compiler(self.alias)
+        sql, params = compiler.as_sql()
+        return self.composed(sql, params), compiler.get_converters([column[0] for column in compiler.select])
+
+    def composed(self, sql: str, params: Any) -> str:
+        operations: Any = connections[self.alias].ops
+        composed: str = operations.compose_sql(sql, params)
+        return composed
+
+    def statement(self, query: Query, *conditions: Any) -> Statement:
+        restricted = query.chain()
+        for condition in conditions:
+            restricted.where.add(condition, AND)
+        sql, params = restricted.get_compiler(self.alias).as_sql()
+        return Statement(sql, tuple(params))
+
+    def key_in(self, query: Query) -> KeyIn:
+        return KeyIn(self.root.primary_key, query.get_initial_alias())
+
+    def look_whom(self, query: Query, lifted: list[Lifted], others: WhereNode) -> Statement | None:
+        """The statement for the routes that given keys belong to, ignoring how rows depend on each other.
+
+        None where it would not do. It does because of what a row that a live query does not hold can do
+        to it by leaving: nothing, unless it stood before the window, or was counted by a window function.
+        """
+        where, _, over = others.split_having_qualify()
+        if query.low_mark or over is not None or any(map(_is_over, query.annotations.values())):
+            return None
+        bare = query.chain()
+        bare.clear_ordering(force=True)
+        bare.clear_limits()
+        bare.group_by, bare.distinct, bare.distinct_fields, bare.annotations = None, False, (), {}
+        bare.where = WhereNode([where] if where is not None else [], AND)
+        _drop_outer_joins(bare, [bare.where, *(one.expression for one in lifted)])
+        named = {f"_route{position}": one.expression for position, one in enumerate(lifted)} | self.keys
+        selected: Any = QuerySet(self.model, bare).annotate(**named).values_list(*named)
+        return self.statement(selected.query, self.key_in(bare))
+
+    # -- shared shapes --------------------------------------------------------------------------
+
+    def identity(self, serializer: Serializer, extras: list[Extra], text: str) -> Identity:
+        """Equal for two querysets just when they can share a shape: the same SQL without what was lifted,
+        the same names for what it selects, the same dependencies."""
+        names = (*(column.name for column in serializer.columns), *(extra.name for extra in extras))
+        declared = tuple(entry if isinstance(entry, str) else entry._meta.label for entry in self.declared)
+        version = str(conf.settings().bulk_threshold)  # it is in the version of every table
+        return (text, self.collection.name, version, *names, "depends_on", *declared)
+
+    def shared(self, shape: CompiledShape) -> CompiledShape:
+        _shapes[shape.identity] = shape
+        return shape
 
 
-class _RowReader:
-    """Documents straight from the selected values."""
-
-    def __init__(self, serializer: Serializer, alias: str) -> None:
-        self._serializer = serializer
-        self.expressions = dict(serializer.values())
-
-    def documents(self, rows: list[list[Any]]) -> list[Document]:
-        return [Document(*self._serializer.document(row)) for row in rows]
+def _nothing(*_: Any) -> list[Any]:
+    return []
 
 
-class _InstanceReader:
-    """Documents from model instances, for a collection that overrides ``serialize``."""
-
-    def __init__(self, serializer: Serializer, alias: str) -> None:
-        self._serializer = serializer
-        self._alias = alias
-        self._attributes = [field.attname for field in serializer.model._meta.concrete_fields]
-        self.expressions = {f"_field{index}": F(name) for index, name in enumerate(self._attributes)}
-        published = {column.name for column in serializer.columns}
-        # An own `serialize` knows nothing of `only` and `defer`; it may still add fields of its own.
-        everything = serializer.collection.serializer(serializer.model)
-        self._hidden = {column.name for column in everything.columns} - published
-
-    def documents(self, rows: list[list[Any]]) -> list[Document]:
-        serializer = self._serializer
-        instances = [serializer.model.from_db(self._alias, self._attributes, row) for row in rows]
-        if instances:
-            prefetch_related_objects(instances, *serializer.related_paths)
-        documents = []
-        for instance in instances:
-            document_id, fields = serializer.document_of_instance(instance)
-            shown = {name: value for name, value in fields.items() if name not in self._hidden}
-            documents.append(Document(document_id, shown))
-        return documents
+def _bare(queryset: Any, alias: str) -> Any:
+    """A queryset of the same rows without what only decides how they are handed out."""
+    bare = queryset._chain()
+    bare._db = alias
+    bare._iterable_class = ModelIterable
+    bare._fields = None
+    bare.query.select_for_update = False
+    bare.query.clear_deferred_loading()
+    bare.query.select_related = False
+    bare.query.clear_select_fields()
+    return bare
 
 
-def _convert(row: Sequence[Any], converters: Converters, connection: Any) -> list[Any]:
-    values = list(row)
-    for position, (functions, expression) in converters.items():
-        for function in functions:
-            values[position] = function(values[position], expression, connection)
-    return values
-
-
-def _dependencies(
-    root: Table,
-    rows: Query,
-    selected: Query,
-    serializer: Serializer,
-    declared: list[type[Model]],
-    alias: str,
-    text: str,
-) -> dict[str, Dependency]:
-    """Every table that matters, with how.
-
-    Args:
-        root: the table of the rows themselves.
-        rows: decides which rows there are.
-        selected: the same with the documents' fields selected, which may read further tables.
-        serializer: tells how through rows lead to the root.
-        declared: models named by ``depends_on``.
-        alias: the database.
-        text: the SQL with its parameters, for asking PostgreSQL where Django does not know.
-    """
-    read, read_in_all = tables_of(rows, alias), tables_of(selected, alias)
-    raw = has_raw_sql(selected)
-    models = [*map(_model_of, read_in_all), *declared, *serializer.related_models]
-    if raw:
-        models += [_model_of(table) for table in tables_in_plan(connections[alias], text)]
-    dependencies = {}
-    for model in sorted(set(models), key=lambda model: model._meta.label):
-        table = Table.from_model(model)
-        dependencies[table.name] = Dependency(table, Reach.EVERYTHING)
-    if raw:
-        return dependencies  # what a fragment does with a table's rows can't be told
-    seen: set[type[Model]] = set()
-    for model, column in serializer.through_dependencies:
-        table = Table.from_model(model)
-        columns = [known.name for known in (*table.primary_key, *table.foreign_keys)]
-        source: Any = next(field for field in model._meta.concrete_fields if field.column == column)
-        leads_to_key = source.target_field.primary_key and len(root.primary_key) == 1 and column in columns
-        if leads_to_key and model not in seen and model not in declared and not read[model._meta.db_table]:
-            position = columns.index(column)
-            dependencies[table.name] = Dependency(table, Reach.KEYS, position, position + 1)
-        else:
-            dependencies[table.name] = Dependency(table, Reach.EVERYTHING)
-        seen.add(model)
-    root_model = _model_of(serializer.model._meta.db_table)
-    if read_in_all[root_model._meta.db_table] == 1 and root_model not in declared:
-        dependencies[root.name] = Dependency(root, Reach.KEYS, 0, len(root.primary_key))
-    return dependencies
-
-
-@cache
-def _models_by_table() -> dict[str, type[Model]]:
-    models = apps.get_models(include_auto_created=True)
-    tables = [(model._meta.db_table, model) for model in models if not model._meta.proxy]
-    return {quoted_parts(db_table)[-1]: model for db_table, model in tables} | dict(tables)
-
-
-def _model_of(db_table: str) -> type[Model]:
-    models = _models_by_table()
-    model = models.get(db_table) or models.get(quoted_parts(db_table)[-1])
-    if model is None:
-        raise NotLive(f"a queryset reads the table {db_table}, which no model describes")
-    return model
-
-
-def _fields_asked_for(queryset: Any) -> frozenset[str] | None:
-    """Names of the fields that `only`, `defer` or `values` restrict the documents to; None for all."""
-    if queryset._fields is None:
-        return loaded_fields(queryset)
-    query = queryset.query
-    fields = {name for field in queryset.model._meta.concrete_fields for name in (field.name, field.attname)}
-    if not query.values_select or query.annotation_select or not fields.issuperset(query.values_select):
-        raise NotLive(
-            f"values() of a queryset of {queryset.model._meta.label} asks for what is no field of the model; "
-            "publish the model's own fields"
-        )
-    return frozenset(query.values_select)
-
-
-def _plain(queryset: Any, alias: str) -> Any:
-    """A queryset of the same rows that can be restricted to keys: what can't be becomes a subquery."""
-    query = queryset.query
-    if query.combinator:
-        return QuerySet(queryset.model, using=alias).filter(_in_combination(queryset.model, query))
-    if (
-        query.is_sliced
-        or query.distinct_fields
-        or query.group_by is not None
-        or any(_spans_rows(annotation) for annotation in query.annotations.values())
-    ):
-        return QuerySet(queryset.model, using=alias).filter(pk__in=queryset.values("pk"))
-    plain = queryset._chain()
-    plain._db = alias
-    plain._iterable_class = ModelIterable
-    plain._fields = None
-    plain.query.clear_ordering(force=True)
-    plain.query.distinct = False  # the key is selected: `read` drops the repetitions that joins make
-    plain.query.select_for_update = False
-    plain.query.clear_deferred_loading()
-    plain.query.select_related = False
-    return plain
-
-
-def _in_combination(model: type[Model], query: Query) -> Q:
+def _in_combination(model: Any, query: Query) -> Q:
     """Whether a row is in a union, intersection or difference, each of its parts asked for itself."""
     if query.is_sliced:
-        raise NotLive(f"a slice of a {query.combinator} of {model._meta.label} can't be kept live")
+        raise NotLive(
+            f"a slice of a {query.combinator} inside of another of {model._meta.label} can't be live"
+        )
     parts = [
         _in_combination(model, part)
         if part.combinator
@@ -363,13 +331,57 @@ def _in_combination(model: type[Model], query: Query) -> Q:
     return first
 
 
-def _spans_rows(annotation: Any) -> bool:
-    return bool(
-        getattr(annotation, "contains_aggregate", False) or getattr(annotation, "contains_over_clause", False)
-    )
+def _why_rows_depend_on_each_other(query: Query) -> str:
+    """Why a query can't be kept by keys, for people; empty if it can.
+
+    Raises:
+        NotLive: its rows are not those of its model.
+    """
+    model: Any = query.model
+    if isinstance(query.group_by, tuple):
+        grouped = {node.target for node in nodes_in(query.group_by) if isinstance(node, Col)}
+        if not grouped.issuperset(model._meta.pk_fields):
+            raise NotLive(
+                f"a queryset of {model._meta.label} groups its rows by something else than their key, "
+                "so that they have no ids; annotate() the model's rows instead of values()"
+            )
+    if query.is_sliced:
+        return "it is a slice"
+    if query.distinct_fields:
+        return "it is DISTINCT ON some fields"
+    if any(map(_is_over, query.annotations.values())):
+        return "it has a window function"
+    return "it aggregates" if query.group_by is not None else ""
 
 
-def _statement(query: Query, alias: str) -> tuple[Statement, Converters]:
-    compiler = query.get_compiler(alias)
-    sql, params = compiler.as_sql()
-    return Statement(sql, tuple(params)), compiler.get_converters([column[0] for column in compiler.select])
+def _is_over(annotation: Any) -> bool:
+    return bool(getattr(annotation, "contains_over_clause", False))
+
+
+def _drop_outer_joins(query: Query, expressions: list[Any]) -> None:
+    """Leave out the outer joins that no expression speaks of; they filter nothing and repeat rows."""
+    needed = {
+        node.alias for expression in expressions for node in nodes_in(expression) if isinstance(node, Col)
+    }
+    needed |= {name for name, join in query.alias_map.items() if join.join_type != LOUTER}
+    for name in list(needed):
+        while name in query.alias_map and (name := query.alias_map[name].parent_alias) is not None:
+            needed.add(name)
+    query.alias_refcount = {
+        name: count if name in needed else 0 for name, count in query.alias_refcount.items()
+    }
+
+
+def _for_each_route(statement: Statement, lifted: list[Lifted]) -> Statement:
+    """A statement with `RouteIs` in it, run for each of the routes asked about."""
+    if not lifted:
+        return statement
+    columns = ", ".join([f'_route."{position}"' for position in range(len(lifted))])
+    routes = routes_sql([one.array_type for one in lifted])
+    parts = tuple(Part(position) for position in range(len(lifted)))
+    sql = f"SELECT {columns}, _row.* FROM {routes} CROSS JOIN LATERAL ({statement.sql}) AS _row"  # noqa: S608
+    return Statement(sql, (*parts, *statement.params))
+
+
+def _moved(converters: Converters, by: int) -> Converters:
+    return {position + by: converter for position, converter in converters.items()}

@@ -7,7 +7,7 @@ No I/O and no clock. The server feeds it and runs what it asks for:
     for evaluation in engine.due(now):      run each, then
         engine.complete(evaluation, answers)    … and tell every delta to the sessions
         engine.restart(evaluation, at)          … or the database was away: ask again
-        engine.widen(evaluation)                … or these keys can't be asked about: ask about all
+        engine.widen(evaluation)                … or these rows can't be asked about: ask about all
         engine.fail(evaluation, error)          … or it can't be answered: live queries failed
     engine.release(query)                   the subscription ended
 """
@@ -18,8 +18,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from trigger_ddp.changes.change import Change, Gap
-from trigger_ddp.live.compile import CompiledQuery, Identity, Reach
-from trigger_ddp.live.evaluation import Answer, Evaluation
+from trigger_ddp.live.compiled import CompiledQuery, Identity
+from trigger_ddp.live.evaluation import Answers, Evaluation
 from trigger_ddp.live.shape import Delta, LiveQuery, Shape
 
 
@@ -37,23 +37,32 @@ class Barrier:
     """Everything that some live queries had received when it was made; passed once that is evaluated."""
 
     def __init__(self, queries: Iterable[LiveQuery]) -> None:
-        shapes = {query.shape for query in queries}
-        self._needed = {shape: shape.received for shape in shapes if shape.evaluated < shape.received}
+        self._queries = set(queries)
+        shapes = {query.shape for query in self._queries}
+        self._looks = {shape: shape.received for shape in shapes}
+        self._loads: dict[LiveQuery, int] | None = None
 
     @property
     def passed(self) -> bool:
         """Whether all of it is evaluated, or nobody wants it any more."""
-        self._needed = {
-            shape: count for shape, count in self._needed.items() if shape.queries and shape.evaluated < count
+        self._looks = {
+            shape: count for shape, count in self._looks.items() if shape and shape.evaluated < count
         }
-        return not self._needed
+        if self._looks:
+            return False
+        if self._loads is None:  # only now all those are known that the looks have asked for
+            self._loads = {query: query.asked for query in self._queries}
+        self._loads = {
+            query: count for query, count in self._loads.items() if query.holds and query.answered < count
+        }
+        return not self._loads
 
 
 class Engine:
     """The live queries of one process.
 
     Args:
-        requery_interval: least seconds between the starts of two whole runs of one shape.
+        requery_interval: least seconds between the starts of two loads of one live query.
     """
 
     def __init__(self, requery_interval: float = 0.05) -> None:
@@ -65,19 +74,16 @@ class Engine:
     def acquire(self, compiled: CompiledQuery) -> LiveQuery:
         """The live query for ``compiled``, shared with everyone who has it. Pair with `release`.
 
-        Before this call a LISTEN on every table in ``compiled.tables`` must be in force, or a change
+        Before this call a LISTEN on every table in ``compiled.shape.tables`` must be in force, or a change
         between the first look and the LISTEN is lost.
         """
-        shape = self._shapes.get(compiled.identity)
+        shape = self._shapes.get(compiled.shape.identity)
         if shape is None:
-            shape = self._shapes[compiled.identity] = Shape(compiled)
-            for name in compiled.tables:
+            shape = self._shapes[compiled.shape.identity] = Shape(compiled.shape)
+            for name in compiled.shape.tables:
                 self._readers.setdefault(name, {})[shape] = None
-        query = shape.queries.get(compiled.route)
-        if query is None:
-            query = shape.queries[compiled.route] = LiveQuery(shape, compiled.route)
-            shape.look_at_everything()
-            self._activate(shape)
+        query = shape.query(compiled)
+        self._activate(shape)
         query.holds += 1
         return query
 
@@ -89,9 +95,7 @@ class Engine:
 
     def _forget(self, query: LiveQuery) -> None:
         shape = query.shape
-        if shape.queries.get(query.route) is query:
-            del shape.queries[query.route]
-        if shape.queries or self._shapes.get(shape.compiled.identity) is not shape:
+        if not shape.forget(query) or shape:
             return
         del self._shapes[shape.compiled.identity]
         self._active.pop(shape, None)
@@ -109,21 +113,20 @@ class Engine:
                 self._activate(shape)
             return
         for shape in self._readers.get(event.table, ()):
-            dependency = shape.compiled.tables[event.table]
-            if dependency.reach is Reach.EVERYTHING:
+            links = shape.compiled.tables[event.table].links
+            if links is None:
                 shape.look_at_everything()
             else:
-                shape.look_at(
-                    row[dependency.first : dependency.last]
-                    for rows in (event.rows, event.old)
-                    for row in rows
-                    if row[dependency.first] is not None
-                )
-            if shape.waiting:
-                self._activate(shape)
+                for link in links:
+                    values = link.values(event)
+                    if link.find is None:
+                        shape.look_at(values)
+                    else:
+                        shape.follow(link, values)
+            self._activate(shape)
 
     def _activate(self, shape: Shape) -> None:
-        if shape.running is None:
+        if shape.running is None and shape.waiting:
             self._active[shape] = None
 
     def due(self, now: float) -> list[Evaluation]:
@@ -135,15 +138,13 @@ class Engine:
         ready = [shape for shape in self._active if shape.start_at <= now]
         for shape in ready:
             del self._active[shape]
-            if shape.wants_everything:
-                shape.whole_run_at = now + self._requery_interval
-        return [shape.start() for shape in ready]
+        return [shape.start(now, self._requery_interval) for shape in ready]
 
     def next_due(self) -> float | None:
         """When `due` will have something though nothing else happens; None if never."""
         return min((shape.start_at for shape in self._active), default=None)
 
-    def complete(self, evaluation: Evaluation, answers: Iterable[Answer]) -> Iterator[Delta]:
+    def complete(self, evaluation: Evaluation, answers: Answers) -> Iterator[Delta]:
         """What the answers change. Tell each delta before asking for the next, and ask to the end."""
         yield from evaluation.shape.complete(answers)
         self._resume(evaluation.shape)
@@ -155,15 +156,15 @@ class Engine:
         self._resume(evaluation.shape)
 
     def widen(self, evaluation: Evaluation) -> None:
-        """The keys could not be asked about: `due` will ask about everything instead."""
-        evaluation.shape.restart()
-        evaluation.shape.look_at_everything()
+        """The rows could not be asked about: `due` will ask about everything instead."""
+        evaluation.shape.widen()
         self._resume(evaluation.shape)
 
     def fail(self, evaluation: Evaluation, error: BaseException) -> list[LiveQuery]:
         """There will be no answer: the live queries that are no longer live, each with its ``error``.
 
-        They are forgotten, so that the next subscription tries anew.
+        They are forgotten, so that the next subscription tries anew. What was loaded together with others
+        is loaded again by itself instead.
         """
         failed = evaluation.shape.fail(error)
         for query in failed:
@@ -172,11 +173,11 @@ class Engine:
         return failed
 
     def _resume(self, shape: Shape) -> None:
-        if shape.waiting and self._shapes.get(shape.compiled.identity) is shape:
-            self._active[shape] = None
+        if self._shapes.get(shape.compiled.identity) is shape:
+            self._activate(shape)
 
     def statistics(self) -> Statistics:
-        queries = [query for shape in self._shapes.values() for query in shape.queries.values()]
+        queries = [query for shape in self._shapes.values() for query in shape.queries]
         return Statistics(
             shapes=len(self._shapes),
             live_queries=len(queries),

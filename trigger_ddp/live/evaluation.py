@@ -1,25 +1,48 @@
-"""A look at the database, as a value: what to ask, about which keys, and for whom."""
+"""A look at the database, as values: what to ask, about which rows and for whom, and what the answer was.
+
+Nothing here runs a statement. `Evaluation.steps` is a conversation: it yields what to run, is sent the rows,
+and returns the answers at its end; `server.database` holds it on a worker thread.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trigger_ddp.live.document import Document, Key
 
 if TYPE_CHECKING:
-    from trigger_ddp.live.shape import Shape
+    from trigger_ddp.live.compiled import CompiledShape
+    from trigger_ddp.live.links import Link
+    from trigger_ddp.live.shape import LiveQuery, Shape
 
-#: What a shape's lifted parameters are for one row or one live query: () while nothing is lifted.
+#: Rows to look at by their keys, above which looking at everything is cheaper; bounds the memory too.
+MOST_KEYS = 10_000
+
+#: The values of a shape's lifted expressions for one row, or those that a live query wants: () if none are.
 Route = tuple[Any, ...]
 
-#: One row of an answer: which row, for which live queries of the shape, and as what document.
-Answer = tuple[Key, Route, Document]
+#: A row as psycopg gives it.
+Row = Sequence[Any]
+
+#: What a statement is to be run with.
+Question = tuple[str, tuple[Any, ...]]
 
 
-class KeyPart:
-    """Stands in a statement's parameters where the n-th parts of the keys asked about belong."""
+class Answer(NamedTuple):
+    """One row of an answer: which row, for which live queries of the shape, and as what document.
+
+    The document is None where the question was only whom a row concerns.
+    """
+
+    key: Key
+    route: Route
+    document: Document | None
+
+
+class Part:
+    """Stands in a statement's parameters where the n-th parts of the tuples asked about belong, as a list."""
 
     __slots__ = ("position",)
 
@@ -27,39 +50,78 @@ class KeyPart:
         self.position = position
 
     def __repr__(self) -> str:
-        return f"<part {self.position} of the keys>"
+        return f"<part {self.position} of what is asked about>"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with ``%s`` placeholders and its parameters, among them `KeyPart`s in a keyed statement."""
+    """SQL with ``%s`` placeholders and its parameters, among them `Part`s."""
 
     sql: str
     params: tuple[Any, ...]
 
-    def for_keys(self, keys: Sequence[Key]) -> tuple[Any, ...]:
-        """The parameters with the keys put in their places."""
-        columns = list(zip(*keys, strict=True))
-        return tuple(
-            list(columns[param.position]) if isinstance(param, KeyPart) else param for param in self.params
-        )
+    def about(self, tuples: Iterable[tuple[Any, ...]]) -> Question:
+        """The statement asked about these keys, routes or foreign keys, whichever its `Part`s stand for."""
+        columns = [list(column) for column in zip(*tuples, strict=True)]
+        params = [columns[param.position] if isinstance(param, Part) else param for param in self.params]
+        return self.sql, tuple(params)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answers:
+    """What the database said to one evaluation.
+
+    Args:
+        found: the rows that match.
+        keys: the rows that were asked about; those not found do not match.
+        too_many: there were more rows to ask about than `MOST_KEYS`: nothing was asked.
+    """
+
+    found: Iterable[Answer] = ()
+    keys: Iterable[Key] = ()
+    too_many: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """One look for one shape, to be run by the server and handed back to `Engine.complete`.
 
+    It is either about rows (``keys`` and ``follow``), or about whole live queries (``queries``).
+
     Args:
         shape: whose inbox it answers.
-        keys: the rows to look at, or None for all of them.
-        statement: what to run, or None where the answer is known to be empty.
-        params: the statement's parameters.
-        read: turns the fetched rows into answers. It may query (a `serialize` of the application's
-            own), so it belongs on the thread that ran the statement.
+        keys: rows of the root's table to look at.
+        follow: rows of joined tables, as the values by which a link leads from them to more rows to look at.
+        queries: live queries to ask for all their rows.
     """
 
     shape: Shape
-    keys: tuple[Key, ...] | None
-    statement: Statement | None
-    params: tuple[Any, ...]
-    read: Callable[[Iterable[Sequence[Any]]], list[Answer]]
+    keys: tuple[Key, ...] = ()
+    follow: tuple[tuple[Link, tuple[Key, ...]], ...] = ()
+    queries: tuple[LiveQuery, ...] = ()
+
+    def steps(self) -> Generator[Question, Sequence[Row], Answers]:
+        """What to run, one after the other. Reading the rows may query too (a `serialize` of the
+        application's own), so all of it belongs on the thread that runs the statements."""
+        compiled, wanted = self.shape.compiled, self.shape.by_route
+        if self.queries:
+            return (yield from _load(compiled, self.queries, wanted))
+        keys = set(self.keys)
+        for link, values in self.follow:
+            assert link.find is not None
+            keys.update([tuple(row) for row in (yield link.find.about(values))])
+            if len(keys) > MOST_KEYS:
+                return Answers(too_many=True)
+        if not keys or compiled.look is None:
+            return Answers(keys=keys)
+        rows = yield compiled.look.about(keys)
+        return Answers(compiled.read_look(rows, wanted), keys)
+
+
+def _load(
+    compiled: CompiledShape, queries: Sequence[LiveQuery], wanted: Container[Route]
+) -> Generator[Question, Sequence[Row], Answers]:
+    if compiled.load is None:
+        return Answers(compiled.read((), wanted))
+    routes = dict.fromkeys(route for query in queries for route in query.routes)
+    return Answers(compiled.read((yield compiled.load.about(routes)), wanted))

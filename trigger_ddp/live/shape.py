@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Key, Transition
-from trigger_ddp.live.evaluation import Answer, Evaluation, Route
+from trigger_ddp.live.evaluation import MOST_KEYS, Answers, Evaluation, Route
 
 if TYPE_CHECKING:
-    from trigger_ddp.live.compile import CompiledQuery
+    from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
+    from trigger_ddp.live.links import Link
 
-#: Keys waiting for one shape above which looking at everything once is cheaper; bounds the memory too.
-INBOX_KEYS = 10_000
+#: Live queries that are loaded by one statement. More make others wait too long for the rows of all.
+MOST_LOADED = 500
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -43,19 +45,26 @@ class LiveQuery:
     """One queryset with its parameters, kept current and shared by all who subscribe to it.
 
     Attributes:
+        routes: the lifted constants whose rows are its own.
         documents: what it holds now, by key. Read it freely; only `Shape.complete` writes it.
         state: LOADING until the first look is back; FAILED once a look failed, and never again anything else.
         error: why it failed.
         holds: how many have acquired and not yet released it.
+        asked, answered: how often it was to be loaded (again), and up to which of these times it is.
+        load_at: earliest start of the next load, against `now` of `Engine.due`.
+        alone: whether it must be loaded by a statement of its own, because a shared one failed.
     """
 
-    def __init__(self, shape: Shape, route: Route) -> None:
+    def __init__(self, shape: Shape, routes: tuple[Route, ...]) -> None:
         self.shape = shape
-        self.route = route
+        self.routes = routes
         self.documents: dict[Key, Document] = {}
         self.state = State.LOADING
         self.error: BaseException | None = None
         self.holds = 0
+        self.asked = self.answered = 0
+        self.load_at = 0.0
+        self.alone = False
         self._keys: dict[str, Key] = {}  # of the documents whose id is not their key
         self._settled: list[Callable[[], None]] = []
 
@@ -71,7 +80,8 @@ class LiveQuery:
         else:
             callback()
 
-    def _settle(self, state: State) -> None:
+    def settle(self, state: State) -> None:
+        """The first look has ended."""
         self.state = state
         callbacks, self._settled = self._settled, []
         for callback in callbacks:
@@ -82,7 +92,7 @@ class LiveQuery:
         document = self.documents.get(self._keys.get(document_id, (document_id,)))
         return document if document is not None and document.id == document_id else None
 
-    def _replace(self, found: Mapping[Key, Document], keys: Iterable[Key]) -> tuple[Transition, ...]:
+    def replace(self, found: Mapping[Key, Document], keys: Iterable[Key]) -> tuple[Transition, ...]:
         """Make what was found under ``keys`` the truth. Returns what that changes, in a delta's order.
 
         Ids are unique at every moment, but a look at some keys may find an id that a row not looked at still
@@ -106,6 +116,7 @@ class LiveQuery:
             if holder is not None:
                 self._drop(self._keys.get(new.id, (new.id,)), holder)
             self.documents[key] = new
+            self.shape.holds_key(self, key)
             if key != (new.id,):
                 self._keys[new.id] = key
         changes = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
@@ -114,112 +125,269 @@ class LiveQuery:
 
     def _drop(self, key: Key, document: Document) -> None:
         del self.documents[key]
+        self.shape.drops_key(self, key)
         if self._keys.get(document.id) == key:
             del self._keys[document.id]
 
 
 class Shape:
-    """All live queries that one statement answers, and the keys that statement is still to look at.
+    """All live queries that the same statements answer, and what these are still to look at.
 
-    One evaluation runs at a time. What arrives meanwhile waits in the inbox and makes the next
-    one: an idle shape answers at once, a busy one in batches.
+    One evaluation runs at a time. What arrives meanwhile waits in the inbox and makes the next one: an
+    idle shape answers at once, a busy one in batches. An evaluation either looks at rows, for all live
+    queries, or loads some live queries whole.
+
+    Attributes:
+        by_route: the live queries by each of their routes.
+        received, evaluated: how often rows to look at were put into the inbox, and up to which of these
+            times they are looked at.
+        retry_at: earliest start of an evaluation after a failed one, against `now` of `Engine.due`.
     """
 
-    def __init__(self, compiled: CompiledQuery) -> None:
+    def __init__(self, compiled: CompiledShape) -> None:
         self.compiled = compiled
-        self.queries: dict[Route, LiveQuery] = {}
+        self.by_route: dict[Route, list[LiveQuery]] = {}
         self.running: Evaluation | None = None
-        #: How often something was put into the inbox, and up to which of them all is evaluated.
         self.received = self.evaluated = 0
-        #: Earliest starts, against `now` of `Engine.due`: of a whole run, and of any after a failed one.
-        self.whole_run_at = self.retry_at = 0.0
-        self._asked_at = 0  # what `received` was when the running evaluation began
+        self.retry_at = 0.0
+        self._queries: dict[tuple[Route, ...], LiveQuery] = {}
         self._keys: set[Key] = set()
-        self._everything = False
+        self._follow: dict[Link, set[Key]] = {}
+        self._load: dict[LiveQuery, None] = {}  # to be loaded, in the order in which they were asked for
+        self._load_from = math.inf  # the earliest of their `load_at`
+        self._load_is_next = True  # looks and loads take turns
+        self._asked_at = 0  # what `received` was when the running look began …
+        self._asked: dict[LiveQuery, int] = {}  # … and `asked` when the running load did
+        self._holders: dict[Key, list[LiveQuery]] = {}  # not kept while there can be only one live query
+
+    def __bool__(self) -> bool:
+        return bool(self._queries)
+
+    @property
+    def queries(self) -> list[LiveQuery]:
+        """Its live queries."""
+        return list(self._queries.values())
+
+    # -- live queries ---------------------------------------------------------------------------
+
+    def query(self, compiled: CompiledQuery) -> LiveQuery:
+        """The live query with these routes; a new one is to be loaded."""
+        query = self._queries.get(compiled.routes)
+        if query is None:
+            query = self._queries[compiled.routes] = LiveQuery(self, compiled.routes)
+            for route in compiled.routes:
+                self.by_route.setdefault(route, []).append(query)
+            self.load(query)
+        return query
+
+    def forget(self, query: LiveQuery) -> bool:
+        """Keep a live query current no longer. Returns whether it was."""
+        if not self._has(query):
+            return False
+        del self._queries[query.routes]
+        for route in query.routes:
+            self.by_route[route].remove(query)
+            if not self.by_route[route]:
+                del self.by_route[route]
+        self._load.pop(query, None)
+        for key in query.documents:
+            self.drops_key(query, key)
+        return True
+
+    def holds_key(self, query: LiveQuery, key: Key) -> None:
+        """A live query holds a document now."""
+        if self.compiled.lifted:
+            self._holders.setdefault(key, []).append(query)
+
+    def drops_key(self, query: LiveQuery, key: Key) -> None:
+        """A live query does not hold a document any more."""
+        if self.compiled.lifted:
+            holders = self._holders[key]
+            holders.remove(query)
+            if not holders:
+                del self._holders[key]
+
+    def _holding(self, key: Key) -> Iterable[LiveQuery]:
+        if self.compiled.lifted:
+            return self._holders.get(key, ())
+        return (query for query in self._queries.values() if key in query.documents)
+
+    # -- the inbox ------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> bool:
         """Whether the inbox holds anything."""
-        return self._everything or bool(self._keys)
+        return bool(self._keys or self._follow or self._load)
 
     @property
     def start_at(self) -> float:
         """When what waits may be started."""
-        return max(self.retry_at, self.whole_run_at) if self._everything else self.retry_at
-
-    @property
-    def wants_everything(self) -> bool:
-        return self._everything
+        return max(self.retry_at, 0 if self._keys or self._follow else self._load_from)
 
     def look_at(self, keys: Iterable[Key]) -> None:
         """These rows may have changed."""
-        if not self._everything:
-            self._keys.update(keys)
-            if len(self._keys) > INBOX_KEYS:
-                self._everything = True
-                self._keys.clear()
-        if self.waiting:
-            self.received += 1
+        if keys := set(keys):
+            self._keys |= keys
+            self._received()
+
+    def follow(self, link: Link, values: Iterable[Key]) -> None:
+        """Rows of a joined table may have changed, from which ``link`` leads to rows to look at."""
+        if values := set(values):
+            self._follow.setdefault(link, set()).update(values)
+            self._received()
+
+    def _received(self) -> None:
+        self.received += 1
+        if len(self._keys) + sum(map(len, self._follow.values())) > MOST_KEYS:
+            self.look_at_everything()
 
     def look_at_everything(self) -> None:
-        """Any row may have changed."""
-        self.received += 1
-        self._everything = True
-        self._keys.clear()
+        """Any row may have changed: load all live queries again instead of looking at single rows."""
+        self._keys, self._follow = set(), {}
+        for query in self._queries.values():
+            self.load(query)
+        if self.running is None or self.running.queries:
+            self.evaluated = self.received  # what comes of it, each live query's `answered` tells
 
-    def start(self) -> Evaluation:
-        """Empty the inbox into an evaluation. Only while none runs and something waits."""
+    def load(self, query: LiveQuery) -> None:
+        """Load one live query, or load it again."""
+        query.asked += 1
+        self._put(query)
+
+    def _put(self, query: LiveQuery) -> None:
+        self._load[query] = None
+        self._load_from = min(self._load_from, query.load_at)
+
+    # -- evaluations ----------------------------------------------------------------------------
+
+    def start(self, now: float, interval: float) -> Evaluation:
+        """Empty the inbox into an evaluation. Only when `start_at` has come, and none runs.
+
+        Args:
+            now: as for `Engine.due`.
+            interval: seconds before which the live queries that it loads are not loaded again.
+        """
         assert self.running is None
-        compiled = self.compiled
-        if self._everything:
-            statement = compiled.everything
-            keys, params = None, statement.params if statement else ()
+        looks = bool(self._keys or self._follow)
+        queries = self._due(now) if self._load_is_next or not looks else ()
+        self._load_is_next = not queries
+        if queries:
+            self._asked = {query: query.asked for query in queries}
+            for query in queries:
+                del self._load[query]
+                query.load_at = now + interval
+            self._load_from = min((query.load_at for query in self._load), default=math.inf)
+            self.running = Evaluation(self, queries=queries)
         else:
-            statement = compiled.by_keys
-            keys = tuple(self._keys)
-            params = statement.for_keys(keys) if statement else ()
-        self._keys, self._everything, self._asked_at = set(), False, self.received
-        self.running = Evaluation(self, keys, statement, params, compiled.read)
+            follow = tuple((link, tuple(values)) for link, values in self._follow.items())
+            self.running = Evaluation(self, tuple(self._keys), follow)
+            self._asked_at = self.received
+            self._keys, self._follow = set(), {}
         return self.running
+
+    def _due(self, now: float) -> tuple[LiveQuery, ...]:
+        due = [query for query in self._load if query.load_at <= now]
+        together = [query for query in due if not query.alone]
+        return tuple(together[:MOST_LOADED] or due[:1])
 
     def restart(self) -> None:
         """The running evaluation got no answer: put what it asked about back into the inbox."""
-        assert self.running is not None
-        keys, self.running = self.running.keys, None
-        if keys is None:
-            self.look_at_everything()
-        else:
-            self.look_at(keys)
+        evaluation = self._end()
+        for query in evaluation.queries:
+            if self._has(query):
+                query.load_at = 0.0
+                self._put(query)
+        self._keys.update(evaluation.keys)
+        for link, values in evaluation.follow:
+            self._follow.setdefault(link, set()).update(values)
 
-    def complete(self, answers: Iterable[Answer]) -> Iterator[Delta]:
+    def widen(self) -> None:
+        """The running evaluation, about rows, can't be answered: ask about everything instead."""
+        self._end()
+        self.look_at_everything()
+        self._looked()
+
+    def fail(self, error: BaseException) -> list[LiveQuery]:
+        """The running evaluation, a load, can't be answered.
+
+        Returns:
+            The live query that can't be kept current any more; none where several were loaded together: each
+            is then loaded alone, since one client's constant must not end the subscriptions of others.
+        """
+        evaluation = self._end()
+        queries = [query for query in evaluation.queries if self._has(query)]
+        if len(evaluation.queries) > 1:
+            for query in queries:
+                query.alone, query.load_at = True, 0.0
+                self._put(query)
+            return []
+        for query in queries:
+            query.error = error
+            query.answered = query.asked
+            query.settle(State.FAILED)
+        return queries
+
+    def complete(self, answers: Answers) -> Iterator[Delta]:
         """Compare the answers with what the live queries hold, one live query at a time.
 
         A generator on purpose: the documents of the next live query are untouched until the
         delta of the one before has been dealt with.
         """
-        assert self.running is not None
-        keys, self.running = self.running.keys, None
-        self.evaluated = self._asked_at
-        found: dict[Route, dict[Key, Document]] = {}
-        for key, route, document in answers:
-            found.setdefault(route, {})[key] = document
-        for route, query in list(self.queries.items()):
-            if keys is not None and query.state is State.LOADING:
-                continue  # rows here and there can't load it; the whole run it asked for is in the inbox
-            documents = found.get(route, {})
-            looked_at = keys if keys is not None else [*query.documents.keys() - documents.keys(), *documents]
-            transitions = query._replace(documents, looked_at)
+        evaluation = self._end()
+        if evaluation.queries:
+            yield from self._loaded(evaluation.queries, answers)
+            return
+        if answers.too_many:
+            self.look_at_everything()
+            self._looked()
+            return
+        by_query: dict[LiveQuery, dict[Key, Document | None]] = {}
+        for key in answers.keys:
+            for query in self._holding(key):
+                by_query.setdefault(query, {})[key] = None
+        for key, route, document in answers.found:
+            for query in self.by_route.get(route, ()):
+                by_query.setdefault(query, {})[key] = document
+        if not self.compiled.by_keys:
+            for query in by_query:
+                self.load(query)
+        self._looked()
+        if self.compiled.by_keys:
+            for query, documents in by_query.items():
+                # What is not loaded yet can't be kept by keys; its load comes later than this look.
+                if query.state is State.LIVE and self._has(query):
+                    found = {key: document for key, document in documents.items() if document is not None}
+                    if transitions := query.replace(found, documents):
+                        yield Delta(query, transitions)
+
+    def _loaded(self, queries: Iterable[LiveQuery], answers: Answers) -> Iterator[Delta]:
+        by_route: dict[Route, dict[Key, Document]] = {}
+        for key, route, document in answers.found:
+            assert document is not None
+            by_route.setdefault(route, {})[key] = document
+        for query in queries:
+            query.answered = self._asked[query]
+            query.alone = False
+            if not self._has(query):
+                continue
+            documents: dict[Key, Document] = {}
+            for route in query.routes:
+                documents.update(by_route.get(route, {}))
+            gone = query.documents.keys() - documents.keys()
+            transitions = query.replace(documents, [*gone, *documents])
             if query.state is State.LOADING:
-                query._settle(State.LIVE)  # nobody was told anything yet: whoever waited reads `documents`
+                query.settle(State.LIVE)  # nobody was told anything yet: whoever waited reads `documents`
             elif transitions:
                 yield Delta(query, transitions)
 
-    def fail(self, error: BaseException) -> list[LiveQuery]:
-        """The running evaluation can't be answered: its live queries can't be kept current any more."""
-        self.running = None
-        self.evaluated = self._asked_at
-        failed = list(self.queries.values())
-        for query in failed:
-            query.error = error
-            query._settle(State.FAILED)
-        return failed
+    def _end(self) -> Evaluation:
+        assert self.running is not None
+        evaluation, self.running = self.running, None
+        return evaluation
+
+    def _looked(self) -> None:
+        """A look at rows is dealt with."""
+        self.evaluated = self._asked_at if self._keys or self._follow else self.received
+
+    def _has(self, query: LiveQuery) -> bool:
+        return self._queries.get(query.routes) is query

@@ -8,7 +8,7 @@ from weakref import WeakSet
 from django.db import connections
 from django.db.utils import InterfaceError, OperationalError
 
-from trigger_ddp.live.evaluation import Answer, Evaluation
+from trigger_ddp.live.evaluation import Answers, Evaluation, Row
 
 #: How long an evaluation waits for a lock that conflicts with reading.
 LOCK_MILLISECONDS = 250
@@ -20,21 +20,29 @@ _prepared: WeakSet[Any] = WeakSet()  # connections, the driver's own
 _PASSING = ("08", "40", "53", "57P", "55P03")
 
 
-def answer(evaluation: Evaluation, alias: str) -> list[Answer]:
+def answer(evaluation: Evaluation, alias: str) -> Answers:
     """Run one evaluation. For a worker thread.
 
     Raises:
         Exception: whatever the database, or a `serialize` of the application, raises.
     """
-    statement = evaluation.statement
-    if statement is None:
-        return []
     connection = connections[alias]
     _prepare(connection)
+    steps = evaluation.steps()
+    try:
+        sql, params = next(steps)
+        while True:
+            sql, params = steps.send(_rows(connection, sql, params))
+    except StopIteration as end:
+        answers: Answers = end.value
+        return answers
+
+
+def _rows(connection: Any, sql: str, params: tuple[Any, ...]) -> list[Row]:
     with connection.cursor() as cursor:
-        cursor.execute(statement.sql, evaluation.params)
-        rows = cursor.fetchall()
-    return evaluation.read(rows)
+        cursor.execute(sql, params)
+        rows: list[Row] = cursor.fetchall()
+        return rows
 
 
 def _prepare(connection: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trigger_ddp.api import API, Publication, this
-from trigger_ddp.live.compile import CompiledQuery, compile_queryset
+from trigger_ddp.live.compile import compile_queryset
+from trigger_ddp.live.compiled import CompiledQuery
 
 
 def compile_publication(

@@ -21,10 +21,10 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
 from trigger_ddp.conf import Settings
 from trigger_ddp.errors import MeteorError, TriggersMissing
-from trigger_ddp.live.compile import CompiledQuery
+from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation
-from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.live.shape import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.backoff import Backoff
@@ -74,6 +74,7 @@ class Service:
         self.fanout = Fanout()
         self.connections: dict[Session, Connection] = {}
         self._nursery: trio.Nursery | None = None
+        self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
         self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
         self._trigger_checked: set[str] = set()
         self._fences: dict[str, list[_Fenced]] = {}  # by token
@@ -129,9 +130,11 @@ class Service:
     async def _start_when_due(self) -> None:
         while True:
             due = self.engine.next_due()
-            with trio.move_on_at(math.inf if due is None else due):
+            ending = next(iter(self._lingering.values()), math.inf)  # all linger equally long
+            with trio.move_on_at(min(math.inf if due is None else due, ending)):
                 await self._timetable_changed.wait()
             self._timetable_changed = trio.Event()
+            self._end_lingering()
             if due is not None and due <= trio.current_time():
                 self._continue()
 
@@ -141,10 +144,15 @@ class Service:
         except Exception as error:
             if is_passing(error):
                 self.engine.restart(evaluation, self._ask_again_at(error))
-            elif evaluation.keys is not None:
+            elif not evaluation.queries:
                 # Any role may NOTIFY: a key that is none must not end subscriptions.
                 logger.warning("looking at all of a query, not at its changed keys: %s", first_line(error))
                 self.engine.widen(evaluation)
+            elif len(evaluation.queries) > 1:
+                logger.warning(
+                    "loading %d live queries one by one: %s", len(evaluation.queries), first_line(error)
+                )
+                self.engine.fail(evaluation, error)
             else:
                 collection = evaluation.shape.compiled.collection
                 logger.exception("a live query of collection %s failed; its subscriptions end", collection)
@@ -192,24 +200,39 @@ class Service:
         Raises:
             TriggersMissing: a table it reads has no current trigger, and the settings insist on one.
         """
-        tables = _tables(compiled)
+        tables = _tables(compiled.shape)
         await self.source.subscribe(tables)
-        self._uses.update(compiled.tables.keys())
+        self._uses.update(compiled.shape.tables.keys())
         try:
             await self._check_triggers(tables)
         except BaseException:
-            self._unuse(compiled)
+            self._unuse(compiled.shape)
             raise
         query = self.engine.acquire(compiled)
+        if self._lingering.pop(query, None) is not None:
+            self._release(query)  # whoever let go last kept it for this
         self._continue()
         return query
 
     def let_go(self, query: LiveQuery) -> None:
-        """End one `hold`."""
+        """End one `hold`. The last one ends some time later, in case somebody comes back to the query."""
+        if query.holds == 1 and query.state is not State.FAILED and self.settings.linger:
+            self._lingering[query] = trio.current_time() + self.settings.linger
+            self._timetable_changed.set()
+        else:
+            self._release(query)
+
+    def _release(self, query: LiveQuery) -> None:
         self.engine.release(query)
         self._unuse(query.shape.compiled)
 
-    def _unuse(self, compiled: CompiledQuery) -> None:
+    def _end_lingering(self) -> None:
+        now = trio.current_time()
+        for query in [query for query, until in self._lingering.items() if until <= now]:
+            del self._lingering[query]
+            self._release(query)
+
+    def _unuse(self, compiled: CompiledShape) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(self.source.unsubscribe, _tables(compiled))
         self._uses.subtract(compiled.tables.keys())
@@ -254,7 +277,7 @@ class Service:
         del self.connections[session]
         self._dirty.pop(session, None)
         for subscription in list(session.subscriptions.values()):
-            self._release(session, subscription, list(subscription.queries))
+            self._let_go_all(session, subscription, list(subscription.queries))
         session.subscriptions.clear()
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
@@ -262,9 +285,9 @@ class Service:
         if session.subscriptions.get(subscription.id) is not subscription:
             return
         left = session.stop(subscription, error)
-        self._release(session, subscription, left)
+        self._let_go_all(session, subscription, left)
 
-    def _release(self, session: Session, subscription: Subscription, left: list[LiveQuery]) -> None:
+    def _let_go_all(self, session: Session, subscription: Subscription, left: list[LiveQuery]) -> None:
         for query in left:
             self.fanout.unwatch(query, session)
         for query in subscription.held:
@@ -299,7 +322,7 @@ class Service:
         await fenced.done.wait()
 
 
-def _tables(compiled: CompiledQuery) -> list[Table]:
+def _tables(compiled: CompiledShape) -> list[Table]:
     return [dependency.table for dependency in compiled.tables.values()]
 
 

@@ -1,0 +1,59 @@
+"""What compiling makes of a queryset, as values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Iterable, Mapping
+
+from trigger_ddp.live.depends import Dependency
+from trigger_ddp.live.evaluation import Answer, Route, Row, Statement
+
+#: The SQL without what was lifted out of it, and whatever else tells shapes apart.
+Identity = tuple[str, ...]
+
+#: Makes answers of rows, of those whose routes are wanted.
+Read = Callable[[Iterable[Row], Container[Route]], list[Answer]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class CompiledShape:
+    """What all live queries have in common that differ in lifted constants only.
+
+    Args:
+        collection: the collection's name.
+        identity: equal for two querysets just when they can share a shape.
+        lifted: the lifted expressions as SQL, in the order of a route's values.
+        tables: table name to dependency, for every table the query or its documents read.
+        load: the statement for all rows of some routes; None where there can't be any, or ``read`` asks
+            by itself.
+        look: the statement for given keys, None likewise.
+        by_keys: whether ``look`` answers with documents. If not, it tells which live queries may be
+            concerned, and these are loaded again.
+        read: makes answers of what ``load`` selects.
+        read_look: makes answers of what ``look`` selects.
+        rerun_because: for people: why it is not kept by keys.
+    """
+
+    collection: str
+    identity: Identity
+    lifted: tuple[str, ...]
+    tables: Mapping[str, Dependency]
+    load: Statement | None
+    look: Statement | None
+    by_keys: bool
+    read: Read
+    read_look: Read
+    rerun_because: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CompiledQuery:
+    """One queryset of one collection, ready to be kept live.
+
+    Args:
+        shape: what it shares with others.
+        routes: its own lifted constants; several where an ``__in`` was lifted.
+    """
+
+    shape: CompiledShape
+    routes: tuple[Route, ...]
