@@ -19,7 +19,7 @@ Dependency = str | type[models.Model]
 
 
 class Publication(APIMixin):
-    """What clients may subscribe to, by ``queries``, ``get_queries(*params)`` or ``publish(handle, *params)``.
+    """What clients may subscribe to, by ``queries``, ``get_queries(*params)`` or ``publish(handle, …)``.
 
     Each query is a queryset, whose model has a collection, or a pair (queryset, collection name).
 
