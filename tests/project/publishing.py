@@ -36,6 +36,12 @@ async def script(handle: Handle, name: str, steps: list[list[Any]]) -> Any:
             return 7
         if step == "sleep":
             await trio.sleep_forever()
+        if step == "nobody goes no further":
+            if this.user is None:
+                handle.added("things", "of nobody", {})
+                handle.ready()
+                await trio.sleep_forever()
+            continue
         do(handle, step, arguments)
         await trio.lowlevel.checkpoint()
     return None

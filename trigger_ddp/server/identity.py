@@ -39,7 +39,7 @@ class Identity:
         self._nursery = nursery
         self._on_stale = on_stale
         self._watch: Watch | None = None
-        self._known: dict[str, Any] = {}  # the user's columns as the publications saw them
+        self._known: dict[str, Any] | None = None  # the user's columns as the publications saw them
         self._pk: Any = None
         self._memberships_changed = False
         self._switching = trio.Lock()
@@ -90,7 +90,7 @@ class Identity:
                 await self._switch(None, None, run)
                 return
             # Watched before it is read: no change comes between.
-            watch = await self._service.users.watch(self.doubt)
+            watch = await self._service.patiently(lambda: self._service.users.watch(self.doubt))
             try:
                 user = await run(partial(find_user, user_id))
             except BaseException:
@@ -104,13 +104,11 @@ class Identity:
             memberships, self.stale, self._memberships_changed = self._memberships_changed, False, False
             self._refreshing = True
             try:
-                if self._watch is None:
-                    return
-                user = await self._in_workers(partial(reload_user, self._pk))
-                if user is None:
-                    await self._switch(None, None, self._in_workers)
-                elif memberships or snapshot(user) != self._known:
-                    await self._switch(user, self._watch, self._in_workers)
+                user = None
+                if self._watch is not None:
+                    user = await self._in_workers(partial(reload_user, self._pk))
+                if memberships or (None if user is None else snapshot(user)) != self._known:
+                    await self._switch(user, None if user is None else self._watch, self._in_workers)
             finally:
                 self._refreshing = False
                 self._refreshed.set()
@@ -120,7 +118,7 @@ class Identity:
         if watch is not self._watch:
             self._forget()
             self._watch = watch
-        self._pk, self._known = (None, {}) if user is None else (user.pk, snapshot(user))
+        self._pk, self._known = (None, None) if user is None else (user.pk, snapshot(user))
         if watch is not None:
             self._service.users.watch_only(watch, self._pk)
         try:
