@@ -298,15 +298,15 @@ def test_universal_publications_follow_the_user(people: Database, universal: Ser
         ok(client.call("login", 1))
         assert told(client, since) == [
             ("changed", "motd", "today"), ("added", AUTHORS, "1"), ("added", AUTHORS, "2"),
-            ("added", "users", "1"), ("ready", subscription), ("result",), ("updated",),
+            ("added", "auth.user", "1"), ("ready", subscription), ("result",), ("updated",),
         ]  # fmt: skip
         people.psql("UPDATE auth_user SET last_name = 'Now' WHERE id = 1")
         client.settle()
-        assert client.documents["users"]["1"]["last_name"] == "Now"
+        assert client.documents["auth.user"]["1"]["last_name"] == "Now"
         ok(client.call("login", 2))
-        assert set(client.documents["users"]) == {"2"}
+        assert set(client.documents["auth.user"]) == {"2"}
         ok(client.call("logout"))
-        assert client.documents["users"] == {}
+        assert client.documents["auth.user"] == {}
         assert client.documents["motd"] == {"today": {"text": "Hello stranger"}}
         assert not [m for m in client.messages if m["msg"] == "nosub"]
         assert client.violations == []
@@ -317,4 +317,4 @@ def test_only_universal_publications_and_updated(people: Database, universal: Se
     with DDPClient(universal.url) as client:
         ok(client.call("login", 1))
         ok(client.call("promote_me"))
-        assert client.documents["users"]["1"]["is_superuser"] is True
+        assert client.documents["auth.user"]["1"]["is_superuser"] is True

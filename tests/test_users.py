@@ -12,7 +12,7 @@ from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
 
-AUTHORS, KEEPERS, ANIMALS = "bookstore.author", "owned-keepers", "owned-animals"
+AUTHORS, KEEPERS, VISITS = "bookstore.author", "owned-keepers", "owned-visits"
 COLUMNS = (
     "id, username, password, first_name, last_name, email, is_superuser, is_staff, is_active, date_joined"
 )
@@ -20,7 +20,7 @@ COLUMNS = (
 
 @pytest.fixture
 def people(db: Database) -> Database:
-    """Ann (1) and Bob (2) keep animals, Eve (3) is not active."""
+    """Ann (1) and Bob (2) are keepers who visit, Eve (3) is not active."""
     db.psql(
         f"INSERT INTO auth_user ({COLUMNS}) VALUES"
         " (1, 'ann', '', 'abc', '', '', false, false, true, now()),"
@@ -28,7 +28,8 @@ def people(db: Database) -> Database:
         " (3, 'eve', '', '', '', '', false, false, false, now());"
         "INSERT INTO zoo_keeper (id, aid, name, account_id) VALUES"
         " (1, 'aaaaaaaaaaaaaaaaa', 'Ann K', 1), (2, 'bbbbbbbbbbbbbbbbb', 'Bob K', 2);"
-        "INSERT INTO zoo_animal (id, name, keeper_id) VALUES (1, 'ape', 1), (2, 'bear', 2);"
+        "INSERT INTO zoo_animal (id, name) VALUES (1, 'ape');"
+        "INSERT INTO zoo_visit (id, seen, keeper_id, day) VALUES (1, 1, 1, now()), (2, 1, 2, now());"
         "INSERT INTO bookstore_author (id, name, email) SELECT ascii(c), c, c || '@x'"
         " FROM unnest(ARRAY['a', 'b', 'c', 'd']) AS c;"
         "SELECT setval('auth_user_id_seq', 100)"
@@ -71,20 +72,20 @@ def told(client: DDPClient, since: int) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("method", ["login", "login_async", "login_in_thread"])
 @pytest.mark.parametrize("user_id", [1, "1"])
 def test_a_login_shows_what_is_the_users(client: DDPClient, method: str, user_id: Any) -> None:
-    keepers, animals = client.subscribe("MyKeepers"), client.subscribe("MyAnimals")
+    keepers, visits = client.subscribe("MyKeepers"), client.subscribe("MyVisits")
     assert not client.documents[KEEPERS]
     assert client.call("who").get("result") is None
     since = len(client.messages)
     ok(client.call(method, user_id))
     assert told(client, since) == [
-        ("added", KEEPERS, "aaaaaaaaaaaaaaaaa"), ("added", ANIMALS, "1"), ("ready", keepers, animals),
+        ("added", KEEPERS, "aaaaaaaaaaaaaaaaa"), ("added", VISITS, "1"), ("ready", keepers, visits),
         ("result",), ("updated",),
     ]  # fmt: skip
     assert ok(client.call("who")) == [1, "1", "ann"]
     since = len(client.messages)
     ok(client.call("logout"))
     assert told(client, since)[:3] == [
-        ("removed", KEEPERS, "aaaaaaaaaaaaaaaaa"), ("removed", ANIMALS, "1"), ("ready", keepers, animals),
+        ("removed", KEEPERS, "aaaaaaaaaaaaaaaaa"), ("removed", VISITS, "1"), ("ready", keepers, visits),
     ]  # fmt: skip
     assert client.call("who").get("result") is None
 
@@ -246,13 +247,13 @@ def test_a_row_moves_from_one_users_client_to_anothers(people: Database, server:
         for user_id, client in enumerate((ann, bob), 1):
             ok(client.call("login", user_id))
             client.subscribe("MyKeepers")
-            client.subscribe("MyAnimals")
-            assert set(client.documents[ANIMALS]) == {str(user_id)}
+            client.subscribe("MyVisits")
+            assert set(client.documents[VISITS]) == {str(user_id)}
         people.psql("UPDATE zoo_keeper SET account_id = 2")
-        ann.wait_until(lambda: not ann.documents[KEEPERS] and not ann.documents[ANIMALS])
-        bob.wait_until(lambda: len(bob.documents[KEEPERS]) == 2 and len(bob.documents[ANIMALS]) == 2)
-        people.psql("UPDATE zoo_animal SET keeper_id = NULL WHERE id = 2")
-        bob.wait_until(lambda: set(bob.documents[ANIMALS]) == {"1"})
+        ann.wait_until(lambda: not ann.documents[KEEPERS] and not ann.documents[VISITS])
+        bob.wait_until(lambda: len(bob.documents[KEEPERS]) == 2 and len(bob.documents[VISITS]) == 2)
+        people.psql("DELETE FROM zoo_visit WHERE id = 2")
+        bob.wait_until(lambda: set(bob.documents[VISITS]) == {"1"})
         assert ann.violations == bob.violations == []
 
 
@@ -265,7 +266,7 @@ def test_a_superuser_sees_all_while_being_one(people: Database, client: DDPClien
     people.psql("UPDATE zoo_keeper SET name = 'known'")
     client.settle()
     assert [fields["name"] for fields in client.documents[KEEPERS].values()] == ["known", "known"]
-    assert set(client.documents["strictly-owned-keepers"]) == {"aaaaaaaaaaaaaaaaa"}
+    assert set(client.documents["zoo.keeper"]) == {"aaaaaaaaaaaaaaaaa"}
     people.psql("UPDATE auth_user SET is_superuser = false WHERE id = 1")
     client.wait_until(lambda: set(client.documents[KEEPERS]) == {"aaaaaaaaaaaaaaaaa"})
 

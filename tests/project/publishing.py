@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import Group, User
 
-from tests.zoo.models import Animal, Keeper
+from tests.zoo.models import Keeper, Visit
 from trigger_ddp.api import API, APIMixin, Collection, Handle, MeteorError, Publication, api_endpoint, this
 from trigger_ddp.demo.bookstore.models import Author
 
@@ -106,7 +108,6 @@ class FunctionMethods(APIMixin):
 
 class Users(Collection):
     model = User
-    name = "users"
     exclude = ["password", "groups", "user_permissions"]
 
 
@@ -123,20 +124,15 @@ class OwnedKeepers(Collection):
 
 
 class OwnedKeepersEvenOfSuperusers(OwnedKeepers):
-    name = "strictly-owned-keepers"
+    name = "zoo.keeper"  # the default: of several collections of a model one is to have it
     user_rel = "account"
     always_allow_superusers = False
 
 
-class OwnedAnimals(Collection):
-    model = Animal
-    name = "owned-animals"
+class OwnedVisits(Collection):
+    model = Visit
+    name = "owned-visits"
     user_rel = "keeper__account"
-    exclude = [
-        field.name
-        for field in (*Animal._meta.concrete_fields, *Animal._meta.many_to_many)
-        if field.name not in ("name", "keeper")
-    ]
 
 
 class MyKeepers(Publication):
@@ -146,12 +142,12 @@ class MyKeepers(Publication):
 
 class MyKeepersStrictly(Publication):
     def get_queries(self) -> list[Any]:
-        return [(Keeper.objects.all(), "strictly-owned-keepers")]
+        return [(Keeper.objects.all(), "zoo.keeper")]
 
 
-class MyAnimals(Publication):
+class MyVisits(Publication):
     def get_queries(self) -> list[Any]:
-        return [(Animal.objects.all(), "owned-animals")]
+        return [(Visit.objects.all(), "owned-visits")]
 
 
 class MyGroups(Publication):
@@ -224,8 +220,8 @@ class UserMethods(APIMixin):
 
 API.register(
     [
-        Ticks, FunctionMethods, Users, Groups, OwnedKeepers, OwnedKeepersEvenOfSuperusers, OwnedAnimals,
-        MyKeepers, MyKeepersStrictly, MyAnimals, MyGroups, Members, AuthorsOfMyLetter, UserMethods,
+        Ticks, FunctionMethods, Users, Groups, OwnedKeepers, OwnedKeepersEvenOfSuperusers, OwnedVisits,
+        MyKeepers, MyKeepersStrictly, MyVisits, MyGroups, Members, AuthorsOfMyLetter, UserMethods,
     ]
 )  # fmt: skip
 
@@ -241,7 +237,7 @@ if os.environ.get("TDDP_TEST_UNIVERSAL"):
         def get_queries(self) -> list[Any]:
             if this.user is None:
                 raise MeteorError("nobody")
-            return [(User.objects.filter(pk=this.user_id), "users")]
+            return [User.objects.filter(pk=this.user_id)]
 
     @API.publish(None)
     async def motd(handle: Handle) -> None:
@@ -253,3 +249,16 @@ if os.environ.get("TDDP_TEST_UNIVERSAL"):
 
         handle.unblock()
         await trio.sleep_forever()
+
+
+# -- what the documentation declares, for the test that follows it --------------------------------
+
+if os.environ.get("TDDP_TEST_DOCS"):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "publications.md").read_text("utf-8")
+    blocks = [
+        block.replace("from bookstore.models", "from trigger_ddp.demo.bookstore.models")
+        .replace('name = "users"', 'name = "documented-users"')
+        .replace('pk=this.user_id), "users"', 'pk=this.user_id), "documented-users"')
+        for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ]
+    exec("\n".join(blocks), globals())
