@@ -118,6 +118,7 @@ def test_public_names() -> None:
         "AleaIdMixin",
         "AlreadyRegistered",
         "Collection",
+        "Handle",
         "MeteorError",
         "Publication",
         "api_endpoint",

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.core import checks
 from django.db.models import Q
 
-from tests.zoo.models import Animal, Keeper
+from tests.zoo.models import Animal, Keeper, Ticket
 from trigger_ddp.api import API, Collection, Publication
 from trigger_ddp.api.checks import check_declarations
 from trigger_ddp.demo.bookstore.models import Author, Book
@@ -107,8 +107,8 @@ def test_publications(attributes: dict[str, Any], problem_id: str, words: str) -
 def test_two_collections_of_one_model() -> None:
     collection(model=Author)  # beside the bookstore's, which has the default name
     assert check_declarations() == []
-    collection(model=Keeper, name="a")
-    collection(model=Keeper, name="b")
+    collection(model=Ticket, name="a")
+    collection(model=Ticket, name="b")
     assert only_problem().id == "trigger_ddp.W102"
 
 

@@ -12,6 +12,7 @@ from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.context import this
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
 from trigger_ddp.api.fields import AleaIdField, AleaIdMixin
+from trigger_ddp.api.handle import Handle
 from trigger_ddp.api.ids import get_meteor_id, get_meteor_ids, get_object, get_object_id, get_object_ids
 from trigger_ddp.api.publication import Publication
 from trigger_ddp.api.registry import API
@@ -24,6 +25,7 @@ __all__ = [
     "AleaIdMixin",
     "AlreadyRegistered",
     "Collection",
+    "Handle",
     "MeteorError",
     "Publication",
     "api_endpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,7 @@ def check_declarations(**_kwargs: Any) -> list[checks.CheckMessage]:
     for collection in API.collections.values():
         problems.extend(_check_collection(collection))
     problems.extend(_check_shared_models())
-    for publication in API.publications.values():
+    for publication in (*API.publications.values(), *API.universal_publications):
         problems.extend(_check_publication(publication))
     return problems
 
@@ -153,11 +154,12 @@ def _check_shared_models() -> Iterator[checks.CheckMessage]:
 
 
 def _check_publication(publication: Publication) -> Iterator[checks.CheckMessage]:
-    if type(publication).get_queries is not Publication.get_queries:
+    yield from _check_publish(publication)
+    if type(publication).get_queries is not Publication.get_queries or publication.publish is not None:
         queries: tuple[Any, ...] = ()
     elif publication.queries is None:
         yield checks.Error(
-            f"Publication {publication.name!r} has neither queries nor get_queries.",
+            f"Publication {publication.label!r} has neither queries nor get_queries nor publish.",
             hint="Set `queries` to a list of querysets, or define get_queries(self, …) that returns one.",
             obj=type(publication),
             id="trigger_ddp.E102",
@@ -170,7 +172,7 @@ def _check_publication(publication: Publication) -> Iterator[checks.CheckMessage
             API.qs_and_collection(query)
         except ConfigurationError as error:
             yield checks.Error(
-                f"Publication {publication.name!r}: {error}.",
+                f"Publication {publication.label!r}: {error}.",
                 hint="Publish querysets of models that have a collection.",
                 obj=type(publication),
                 id="trigger_ddp.E103",
@@ -179,3 +181,39 @@ def _check_publication(publication: Publication) -> Iterator[checks.CheckMessage
         list(watched_by_publication(publication))
     except ConfigurationError as error:
         yield checks.Error(f"In {error}.", obj=type(publication), id="trigger_ddp.E110")
+
+
+def _check_publish(publication: Publication) -> Iterator[checks.CheckMessage]:
+    """What the server calls with a handle, and what it calls for every session."""
+    own_queries = type(publication).get_queries is not Publication.get_queries
+    called, given = publication.get_queries, 0
+    if publication.publish is not None:
+        called, given = publication.publish, 1
+        if not inspect.iscoroutinefunction(publication.publish):
+            yield checks.Error(
+                f"`publish` of publication {publication.label!r} is no async function.",
+                hint="Write `async def publish(self, handle, …)`, or define get_queries(self, …).",
+                obj=type(publication),
+                id="trigger_ddp.E112",
+            )
+            return
+        if own_queries or publication.queries is not None:
+            yield checks.Error(
+                f"Publication {publication.label!r} has `publish` and queries beside it.",
+                hint="Return the queries from `publish`.",
+                obj=type(publication),
+                id="trigger_ddp.E113",
+            )
+    try:
+        signature = inspect.signature(called)
+        if publication.name is None:
+            signature.bind(*[None] * given)
+        else:
+            signature.bind_partial(*[None] * given)
+    except TypeError:
+        yield checks.Error(
+            f"Publication {publication.label!r} can't be called with what it gets.",
+            hint="`publish` takes a handle first. What is universal, having no name, is given no parameters.",
+            obj=type(publication),
+            id="trigger_ddp.E114",
+        )

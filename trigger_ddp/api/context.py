@@ -16,9 +16,11 @@ class This:
     """Names bound for the publication or method that runs now, in this task or thread only.
 
     ``user`` is the client's user or None, ``user_id`` its primary key or None, ``user_ddp_id`` the id
-    of its document. While the server calls a method it binds more: ``connection``, ``random_seed``, and
-    ``in_thread``, with which an async method runs blocking code such as the ORM's:
-    ``await this.in_thread(function, *args)``.
+    of its document. While the server calls a method or publication it binds more: ``connection``, and
+    ``in_thread``, with which async code runs blocking code such as the ORM's:
+    ``await this.in_thread(function, *args)``. Methods also have ``random_seed``, and ``set_user_id``, which
+    logs the client in as a user or, with None, out: ``this.set_user_id(user.pk)`` in a plain function,
+    ``await this.set_user_id(user.pk)`` in an async one.
     """
 
     __slots__ = ()

@@ -1,8 +1,9 @@
-"""Publications: named functions of (user, params) to querysets."""
+"""Publications: named functions of (user, params) to querysets, or to whatever they tell a handle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from django.db import models
@@ -18,21 +19,37 @@ Dependency = str | type[models.Model]
 
 
 class Publication(APIMixin):
-    """What clients may subscribe to: either ``queries``, or ``get_queries`` with the client's parameters.
+    """What clients may subscribe to, by ``queries``, ``get_queries(*params)`` or ``publish(handle, …)``.
 
     Each query is a queryset, whose model has a collection, or a pair (queryset, collection name).
 
     Attributes:
-        name: what clients subscribe to; by default the class's name.
+        name: what clients subscribe to; by default the class's name. ``name = None`` makes it universal:
+            every session has it from the start, without asking.
         queries: the queries, if they are the same for everybody.
+        publish: an ``async`` method of a `Handle` and the client's parameters, which tells the handle what
+            the client is to have. It may return queries, which are published beside; without them the
+            subscription is ready when it calls ``handle.ready()``. It is cancelled when that ends.
         depends_on: models whose triggers the queries need beyond those of their collections: joined
             models that have no collection.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[Any]
     api_path_prefix_format = "publication/{name}/"
     queries: ClassVar[Sequence[Any] | None] = None
+    publish: ClassVar[Callable[..., Any] | None] = None
     depends_on: ClassVar[Sequence[Dependency]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        universal = "name" in cls.__dict__ and cls.__dict__["name"] is None
+        super().__init_subclass__(**kwargs)
+        if universal:
+            cls.name = None
+
+    @property
+    def label(self) -> str:
+        """The name, or the class's name where a universal publication has none; for messages."""
+        return type(self).__name__ if self.name is None else self.name
 
     def get_queries(self, *params: Any, **named: Any) -> Iterable[Any] | Any:
         """The queries for a client's parameters; override it with the parameters the publication has.
@@ -44,9 +61,9 @@ class Publication(APIMixin):
             MeteorError: the client may not subscribe; it receives the error.
         """
         if self.queries is None:
-            raise ConfigurationError(f"publication {self.name!r} needs `queries` or a `get_queries` method")
+            raise ConfigurationError(f"publication {self.label!r} needs `queries` or a `get_queries` method")
         if params:
-            raise MeteorError(400, "Match failed", f"publication {self.name!r} takes no parameters")
+            raise MeteorError(400, "Match failed", f"publication {self.label!r} takes no parameters")
         return self.queries
 
     def user_queries(self, user: Any, *params: Any) -> list[Any]:
@@ -61,19 +78,40 @@ class Publication(APIMixin):
         """
         arguments = bind(self.get_queries, list(params))
         if user is False:
-            return self._list(self.get_queries(*arguments))
+            return as_list(self.get_queries(*arguments))
         known = None if user is None or user.pk is None else user
         with this.bound(
             user=known, user_id=None if known is None else known.pk, user_ddp_id=get_meteor_id(known)
         ):
             # Inside the block, since get_queries may be a generator.
-            return self._list(self.get_queries(*arguments))
+            return as_list(self.get_queries(*arguments))
 
-    def _list(self, queries: Any) -> list[Any]:
-        if queries is None:
-            return []
-        if isinstance(queries, models.QuerySet | models.Manager):
-            return [queries]
-        if isinstance(queries, tuple) and len(queries) == 2 and isinstance(queries[1], str):
-            return [queries]
-        return list(queries)
+
+def as_list(queries: Any) -> list[Any]:
+    """What a publication returned as a list of queries: None stands for none, a single query for itself.
+
+    Raises:
+        TypeError: it is none of these, nor a list.
+    """
+    if queries is None:
+        return []
+    if isinstance(queries, models.QuerySet | models.Manager):
+        return [queries]
+    if isinstance(queries, tuple) and len(queries) == 2 and isinstance(queries[1], str):
+        return [queries]
+    return list(queries)
+
+
+def of_function(name: str | None, function: Callable[..., Any]) -> type[Publication]:
+    """A publication whose ``publish`` is an async function.
+
+    Raises:
+        TypeError: it is not async.
+    """
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(
+            f"{getattr(function, '__qualname__', function)!s} is not an `async def`; publish querysets with "
+            "a Publication class that has a `get_queries` method"
+        )
+    attributes = {"name": name, "publish": staticmethod(function), "__module__": function.__module__}
+    return type(function.__name__, (Publication,), attributes)

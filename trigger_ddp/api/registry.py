@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,9 +12,11 @@ from django.db import models
 from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
-from trigger_ddp.api.publication import Publication
+from trigger_ddp.api.membership import user_tables
+from trigger_ddp.api.publication import Publication, of_function
 from trigger_ddp.errors import AlreadyRegistered, ConfigurationError
 
+Function = TypeVar("Function", bound="Callable[..., Any]")
 Declarations = TypeVar("Declarations", bound="type[APIMixin] | Iterable[type[APIMixin]]")
 
 
@@ -24,6 +26,7 @@ class DDP(APIMixin):
     def __init__(self) -> None:
         self._collections: dict[str, Collection] = {}
         self._publications: dict[str, Publication] = {}
+        self._universal: list[Publication] = []
         self._others: list[APIMixin] = []
         self._methods: dict[str, Callable[..., Any]] = {}
         self._owners: dict[str, APIMixin] = {}
@@ -40,6 +43,25 @@ class DDP(APIMixin):
             self._register(declared())
         return api_or_iterable
 
+    def publish(self, name: str | None) -> Callable[[Function], Function]:
+        """Decorator that makes an async function of a `Handle` and the client's parameters a publication.
+
+        Args:
+            name: what clients subscribe to; None for a universal publication, which every session has.
+
+        Raises:
+            AlreadyRegistered: another publication has the name.
+            TypeError: the function is not async, or the decorator was used without parentheses.
+        """
+        if name is not None and not isinstance(name, str):
+            raise TypeError('write @API.publish("name"), or @API.publish(None) for a universal publication')
+
+        def register(function: Function) -> Function:
+            self._register(of_function(name, function)())
+            return function
+
+        return register
+
     def _register(self, api: APIMixin) -> None:
         if isinstance(api, Collection):
             self._refuse_second("collection", api, self._collections.get(api.name))
@@ -48,7 +70,10 @@ class DDP(APIMixin):
         elif isinstance(api, Publication):
             self._refuse_second("publication", api, self._publications.get(api.name))
             self._add_methods(api)
-            self._publications[api.name] = api
+            if api.name is None:
+                self._universal.append(api)
+            else:
+                self._publications[api.name] = api
         else:
             self._add_methods(api)
             self._others.append(api)
@@ -79,8 +104,13 @@ class DDP(APIMixin):
 
     @property
     def publications(self) -> Mapping[str, Publication]:
-        """Every publication by its name, in order of registration."""
+        """Every publication that has one by its name, in order of registration."""
         return MappingProxyType(self._publications)
+
+    @property
+    def universal_publications(self) -> Sequence[Publication]:
+        """The publications without a name, which every session has, in order of registration."""
+        return tuple(self._universal)
 
     def api_path_map(self) -> dict[str, Callable[..., Any]]:
         """Every method clients may call: name to bound function."""
@@ -159,7 +189,8 @@ class DDP(APIMixin):
 
         Those are the collections' models with their multi-table parents, the through tables and
         related tables their documents come from, what ``qs_filter``, ``order_by``, ``user_rel`` and static
-        ``queries`` join, and what ``depends_on`` names. Concrete models, each once, in a stable order.
+        ``queries`` join, and what ``depends_on`` names; and the user model with its many-to-many tables, if a
+        collection has a ``user_rel``. Concrete models, each once, in a stable order.
 
         Raises:
             ConfigurationError: a ``depends_on`` names what is not there.
@@ -168,13 +199,17 @@ class DDP(APIMixin):
         for collection in self._collections.values():
             if collection.model is not None:
                 watched.update(dict.fromkeys(watched_by_collection(collection)))
-        for publication in self._publications.values():
+        for publication in (*self._publications.values(), *self._universal):
             watched.update(dict.fromkeys(watched_by_publication(publication)))
+        if any(collection.user_rels for collection in self._collections.values()):
+            watched.update(dict.fromkeys(user_tables()))
         return list(watched)
 
     def ready(self) -> None:
         """Call ``ready`` of everything registered."""
-        for api in (*self._collections.values(), *self._publications.values(), *self._others):
+        for api in (
+            *self._collections.values(), *self._publications.values(), *self._universal, *self._others,
+        ):  # fmt: skip
             api.ready()
 
     @contextlib.contextmanager
@@ -182,12 +217,15 @@ class DDP(APIMixin):
         """A ``with`` block whose registrations are undone at its end; for tests."""
         before = (
             dict(self._collections), dict(self._publications), list(self._others),
-            dict(self._methods), dict(self._owners),
+            dict(self._methods), dict(self._owners), list(self._universal),
         )  # fmt: skip
         try:
             yield
         finally:
-            self._collections, self._publications, self._others, self._methods, self._owners = before
+            (
+                self._collections, self._publications, self._others,
+                self._methods, self._owners, self._universal,
+            ) = before  # fmt: skip
 
     @api_endpoint
     def schema(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trigger_ddp.live.shape import Delta, LiveQuery
+from trigger_ddp.live.shape import Delta
+from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session
 from trigger_ddp.protocol.views import Broadcast
 
@@ -13,26 +14,26 @@ class Fanout:
     """The sessions behind each live query, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._sessions: dict[LiveQuery, dict[Session, None]] = {}
+        self._sessions: dict[Layer, dict[Session, None]] = {}
 
-    def watch(self, query: LiveQuery, session: Session) -> None:
+    def watch(self, query: Layer, session: Session) -> None:
         """From now on tell ``session`` of the changes of ``query``."""
         self._sessions.setdefault(query, {})[session] = None
 
-    def unwatch(self, query: LiveQuery, session: Session) -> None:
+    def unwatch(self, query: Layer, session: Session) -> None:
         """Tell ``session`` no more; it need not have been told before."""
         if sessions := self._sessions.get(query):
             sessions.pop(session, None)
             if not sessions:
                 del self._sessions[query]
 
-    def sessions(self, query: LiveQuery) -> list[Session]:
+    def sessions(self, query: Layer) -> list[Session]:
         """Who is told of ``query``."""
         return list(self._sessions.get(query, ()))
 
     def tell(self, deltas: Iterable[Delta]) -> None:
         """Give each delta to the sessions behind its live query, one delta after the other."""
         for delta in deltas:
-            broadcast = Broadcast(delta)
+            broadcast = Broadcast(delta.query, delta.transitions)
             for session in self._sessions.get(delta.query, ()):
                 session.views[delta.query.collection].apply(broadcast)

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from trigger_ddp.alea import meteor_random_id
+from trigger_ddp.api import Publication
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.handle import RunningHandle
+from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.requests import (
     PARSE_ERROR,
     BadRequest,
@@ -36,16 +40,40 @@ class Subscription:
     """One running publication of one client.
 
     Args:
-        id: the client's id for it.
+        id: the client's id for it; of a universal one any text, which no client sees.
         name: the publication's name.
-        queries: the live queries whose documents the client has been told.
+        queries: the live queries, and what is published by hand, whose documents the client has been told.
         held: the live queries acquired for it, told or still loading.
+        publication: what is run.
+        params: the client's parameters.
+        handle: of a publication that is a function, what that tells of.
+        error: why it can't go on, where it ended before it began.
     """
 
     id: str
     name: str
-    queries: list[LiveQuery] = dataclasses.field(default_factory=list)
+    queries: list[Layer] = dataclasses.field(default_factory=list)
     held: list[LiveQuery] = dataclasses.field(default_factory=list)
+    publication: Publication | None = None
+    params: Sequence[Any] = ()
+    handle: RunningHandle | None = None
+    error: MeteorError | None = None
+
+    @property
+    def universal(self) -> bool:
+        """Whether no client asked for it, nor is told of its beginning and end."""
+        return self.publication is not None and self.publication.name is None
+
+    def again(self) -> Subscription:
+        """The same from its beginning."""
+        return Subscription(self.id, self.name, publication=self.publication, params=self.params)
+
+    def release(self) -> list[LiveQuery]:
+        """End what runs for it. Returns the live queries that it held."""
+        if self.handle is not None:
+            self.handle.finish()
+        held, self.held = self.held, []
+        return held
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,15 +94,21 @@ class Session:
     Attributes:
         id: the session's id, once the client has connected.
         version: the DDP version agreed on; empty before that.
+        user: the client's user, or None.
         subscriptions: the client's subscriptions by id, in the order in which they were made.
-        views: the collections that live queries publish to this session, by name.
+        universal: the universal subscriptions by id.
+        coming: subscriptions that are being made ready to replace others, see `switch`.
+        views: the collections that are published to this session, by name.
     """
 
     def __init__(self, wire: Wire, on_outgoing: Callable[[Session], None]) -> None:
         self.wire = wire
         self.id = ""
         self.version = ""
+        self.user: Any = None
         self.subscriptions: dict[str, Subscription] = {}
+        self.universal: dict[str, Subscription] = {}
+        self.coming: list[Subscription] = []
         self.views: dict[str, CollectionView] = {}
         self.closing: Closing | None = None
         self._on_outgoing = on_outgoing
@@ -171,12 +205,29 @@ class Session:
     # -- subscriptions --------------------------------------------------------------------------
 
     @property
+    def running(self) -> Iterator[Subscription]:
+        """The client's subscriptions, then the universal ones."""
+        yield from self.subscriptions.values()
+        yield from self.universal.values()
+
+    @property
     def queries(self) -> Iterator[LiveQuery]:
         """The live queries that the session's subscriptions hold; some perhaps more than once."""
-        for subscription in self.subscriptions.values():
+        for subscription in (*self.running, *self.coming):
             yield from subscription.held
 
-    def show(self, subscription: Subscription, query: LiveQuery) -> bool:
+    def runs(self, subscription: Subscription) -> bool:
+        """Whether it has begun and not ended."""
+        return self._among(subscription).get(subscription.id) is subscription
+
+    def begin(self, subscription: Subscription) -> None:
+        """The session has it from now on."""
+        self._among(subscription)[subscription.id] = subscription
+
+    def _among(self, subscription: Subscription) -> dict[str, Subscription]:
+        return self.universal if subscription.universal else self.subscriptions
+
+    def show(self, subscription: Subscription, query: Layer) -> bool:
         """Add a loaded live query to a subscription; then call `tell_some` until there is no more to tell.
 
         Returns:
@@ -188,7 +239,7 @@ class Session:
             view = self.views[query.collection] = CollectionView(self, query.collection)
         return view.attach(query)
 
-    def tell_some(self, query: LiveQuery, most: int = 500) -> bool:
+    def tell_some(self, query: Layer, most: int = 500) -> bool:
         """Tell the client up to ``most`` documents of a query that is shown. Returns whether there are more.
 
         Telling them in pieces lets others have their turn, and the client read, in between; what
@@ -197,15 +248,17 @@ class Session:
         view = self.views.get(query.collection)
         return view is not None and view.tell_some(query, most)
 
-    def ready(self, subscription: Subscription) -> None:
-        """All initial documents of the subscription are told."""
-        self.send(messages.ready([subscription.id]))
+    def ready(self, *subscriptions: Subscription) -> None:
+        """All initial documents of these subscriptions are told."""
+        asked_for = [subscription.id for subscription in subscriptions if not subscription.universal]
+        if asked_for:
+            self.send(messages.ready(asked_for))
 
-    def stop(self, subscription: Subscription, error: MeteorError | None = None) -> list[LiveQuery]:
+    def stop(self, subscription: Subscription, error: MeteorError | None = None) -> list[Layer]:
         """End a subscription: the client is told what goes with it, then that it is over.
 
         Returns:
-            Those of its live queries that no other subscription of this session has.
+            What no other subscription of this session has of what it published.
         """
         left = []
         for query in subscription.queries:
@@ -215,9 +268,38 @@ class Session:
             if not view:
                 del self.views[query.collection]
         subscription.queries = []
-        self.subscriptions.pop(subscription.id, None)
-        self.nosub(subscription.id, error)
+        self._among(subscription).pop(subscription.id, None)
+        if not subscription.universal:
+            self.nosub(subscription.id, error)
         return left
+
+    def switch(self, subscriptions: Sequence[Subscription], most: int = 500) -> None:
+        """Replace everything that runs, and tell the client just what differs.
+
+        What they publish is loaded; of the new documents up to ``most`` are told, and the others left to
+        `tell_some`. In the order of Meteor's server: the collections that the client has, in each what
+        is gone or different, then what is new; then the new collections. Nothing is asked or told
+        about a collection that the same live queries publish as before.
+
+        Args:
+            subscriptions: what runs from now on, the client's own first.
+        """
+        before, after = self.views, dict[str, CollectionView]()
+        for subscription in subscriptions:
+            for query in subscription.queries:
+                view = after.setdefault(query.collection, CollectionView(self, query.collection))
+                view.count(query)
+        for collection in dict.fromkeys((*before, *after)):
+            old = before.get(collection) or CollectionView(self, collection)
+            new = after.get(collection) or CollectionView(self, collection)
+            if new.agrees_with(old):
+                new.adopt(old)
+            else:
+                most -= new.replace(old, most)
+        self.views = after
+        self.subscriptions, self.universal = {}, {}
+        for subscription in subscriptions:
+            self.begin(subscription)
 
     def nosub(self, subscription_id: str, error: MeteorError | None = None) -> None:
         """Tell the client that it has no subscription with this id."""

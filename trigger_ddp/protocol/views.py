@@ -1,30 +1,36 @@
 """What one session's client has of one collection, without remembering it: the merge rule.
 
 While one live query publishes the collection to the session, the client's view is that query's documents
-and its changes are forwarded as they are, in frames shared with everybody. Only where several publish it
-does the session compare, and it asks the live queries themselves what each of them holds: per field, the
-query that was told first decides; a document is gone when none holds it.
+and its changes are forwarded as they are, in frames shared with everybody. Only where several layers
+publish it does the session compare, and it asks the layers themselves what each of them holds: per field,
+the one that was told first decides; a document is gone when none holds it.
+
+Live queries agree about a document's fields, or nearly so, and which of them came first is kept for the
+whole of them. What a publication tells by hand agrees with nothing: where it meets another layer in
+a document, the order is kept for each of that document's fields, for as long as two layers hold it.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Fields, Transition, difference
-from trigger_ddp.live.shape import Delta, LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.published import Layer, Published
 
 if TYPE_CHECKING:
     from trigger_ddp.protocol.session import Session
 
 
 class Broadcast:
-    """A delta and its messages, each encoded once and framed once per kind of wire."""
+    """What changed in one layer, and its messages, each encoded once and framed once per kind of wire."""
 
-    def __init__(self, delta: Delta) -> None:
-        self.delta = delta
+    def __init__(self, layer: Layer, transitions: Sequence[Transition]) -> None:
+        self.layer = layer
+        self.transitions = transitions
         self._frames: dict[Wire, list[bytes]] = {}
         self._joined: dict[Wire, bytes] = {}
         self._messages: list[bytes] | None = None
@@ -33,8 +39,8 @@ class Broadcast:
         """One frame for each transition, in their order."""
         if wire not in self._frames:
             if self._messages is None:
-                collection = self.delta.query.collection
-                self._messages = [_message(collection, step) for step in self.delta.transitions]
+                collection = self.layer.collection
+                self._messages = [_message(collection, step) for step in self.transitions]
             self._frames[wire] = [frame(wire, message) for message in self._messages]
         return self._frames[wire]
 
@@ -59,106 +65,219 @@ class CollectionView:
     def __init__(self, session: Session, collection: str) -> None:
         self._session = session
         self._collection = collection
-        self._queries: dict[LiveQuery, int] = {}  # in the order told, with the number of subscriptions
-        self._untold: dict[LiveQuery, dict[str, None]] = {}  # ids still to be told, while a query is attached
+        self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
+        self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
+        self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
     def __bool__(self) -> bool:
-        return bool(self._queries)
+        return bool(self._layers)
 
-    def attach(self, query: LiveQuery) -> bool:
-        """A subscription brings ``query``; its documents are told by `tell_some`.
+    @property
+    def layers(self) -> Iterable[Layer]:
+        """What publishes the collection, the first told first."""
+        return self._layers.keys()
+
+    def attach(self, layer: Layer) -> bool:
+        """A subscription brings ``layer``; its documents are told by `tell_some`.
 
         Returns:
             True if the view did not have it, and must from now on be told of its changes.
         """
-        self._queries[query] = self._queries.get(query, 0) + 1
-        if self._queries[query] > 1:
+        if not self.count(layer):
             return False
-        self._untold[query] = dict.fromkeys(document.id for document in query.documents.values())
+        if layer.documents:
+            self._untold[layer] = dict.fromkeys(document.id for document in layer.documents.values())
         return True
 
-    def tell_some(self, query: LiveQuery, most: int) -> bool:
+    def count(self, layer: Layer) -> bool:
+        """As `attach`, but all that it holds counts as told."""
+        self._layers[layer] = self._layers.get(layer, 0) + 1
+        return self._layers[layer] == 1
+
+    def tell_some(self, layer: Layer, most: int) -> bool:
         """Tell the client what up to ``most`` of the documents add that were not told yet.
 
         Returns:
             Whether there are more.
         """
-        untold = self._untold.get(query)
+        untold = self._untold.get(layer)
         if untold is None:
             return False
         for document_id in [*itertools.islice(untold, most)]:
-            before = self._holding(document_id)
             del untold[document_id]
-            self._tell(document_id, before, self._holding(document_id))
+            self._step(layer, Transition(document_id, None, layer.find(document_id)))
         if not untold:
-            del self._untold[query]
+            del self._untold[layer]
         return bool(untold)
 
-    def detach(self, query: LiveQuery) -> bool:
-        """A subscription takes ``query`` away: tell the client what goes with it.
+    def detach(self, layer: Layer) -> bool:
+        """A subscription takes ``layer`` away: tell the client what goes with it.
 
         Returns:
             True if no other subscription of the session has it.
         """
-        self._queries[query] -= 1
-        if self._queries[query]:
+        self._layers[layer] -= 1
+        if self._layers[layer]:
             return False
-        for document in query.documents.values():
-            before = self._holding(document.id)
-            self._tell(document.id, before, self._holding(document.id, without=query))
-        del self._queries[query]
-        self._untold.pop(query, None)
+        untold = self._untold.pop(layer, {})
+        for document in layer.documents.values():
+            if document.id not in untold:
+                self._step(layer, Transition(document.id, document, None))
+        del self._layers[layer]
         return True
 
     def apply(self, broadcast: Broadcast) -> None:
-        """One of the view's queries has changed: tell the client as far as it makes a difference."""
-        delta = broadcast.delta
+        """One of the view's layers has changed: tell the client as far as it makes a difference."""
         wire = self._session.wire
-        if len(self._queries) == 1 and not self._untold:
+        if len(self._layers) == 1 and not self._untold:
             self._session.push(broadcast.joined(wire))
             return
-        untold = self._untold.get(delta.query, ())
-        for step, ready_made in zip(delta.transitions, broadcast.frames(wire), strict=True):
-            if step.id in untold:
-                continue  # its turn comes, with what it is by then
-            if not self._holding(step.id, without=delta.query):
+        untold = self._untold.get(broadcast.layer, ())
+        for step, ready_made in zip(broadcast.transitions, broadcast.frames(wire), strict=True):
+            if step.id not in untold:  # else its turn comes, with what it is by then
+                self._step(broadcast.layer, step, ready_made)
+
+    # -- another user ---------------------------------------------------------------------------
+
+    def agrees_with(self, other: CollectionView) -> bool:
+        """Whether the layers are the same in the same order, so that the client has nothing to learn."""
+        return not other._untold and [*self._layers] == [*other._layers]
+
+    def adopt(self, before: CollectionView) -> None:
+        """Be what ``before`` was; the two agree."""
+        self._orders = before._orders
+
+    def replace(self, before: CollectionView, most: int) -> int:
+        """Lead the client from what it has by ``before`` to this view.
+
+        Every layer was brought by `count`. What is gone or different is told at once, and up to
+        ``most`` new documents; the others are left to `tell_some`.
+
+        Returns:
+            How many new documents were told.
+        """
+        had = before._told()
+        for document_id, fields in had.items():
+            self._send(document_id, fields, self._merged(document_id))
+        ids = (document.id for layer in self._layers for document in layer.documents.values())
+        new = [document_id for document_id in dict.fromkeys(ids) if document_id not in had]
+        for document_id in new[:most]:
+            self._send(document_id, None, self._merged(document_id))
+        for document_id in new[most:]:
+            for layer in self._layers:
+                if layer.find(document_id) is not None:
+                    self._untold.setdefault(layer, {})[document_id] = None
+        return min(len(new), most)
+
+    def _told(self) -> dict[str, Fields]:
+        """What the client has, by document id."""
+        ids = (
+            document.id
+            for layer in self._layers
+            for document in layer.documents.values()
+            if document.id not in self._untold.get(layer, ())
+        )
+        return {document_id: self._merged(document_id) or {} for document_id in dict.fromkeys(ids)}
+
+    def _merged(self, document_id: str) -> Fields | None:
+        """The document as the client has it, or None if it has not."""
+        holding = dict(self._holding(document_id))
+        if not holding:
+            return None
+        order = self._orders.get(document_id)
+        return _united(holding.values()) if order is None else order.merged(holding)
+
+    # -- the merge rule -------------------------------------------------------------------------
+
+    def _holding(self, document_id: str) -> Iterator[tuple[Layer, Fields]]:
+        """The layers that have told of a document, and their fields of it, the first told first."""
+        for layer in self._layers:
+            if document_id not in self._untold.get(layer, ()):
+                document = layer.find(document_id)
+                if document is not None:
+                    yield layer, document.fields
+
+    def _step(self, layer: Layer, step: Transition, ready_made: bytes | None = None) -> None:
+        """Tell the client what a step of one layer means, given what the other layers hold.
+
+        Args:
+            layer: may hold the old or the new document: the step counts.
+            step: the step.
+            ready_made: its frames, for where the others hold nothing of the document.
+        """
+        old, new = _fields(step.old), _fields(step.new)
+        others = {other: fields for other, fields in self._holding(step.id) if other is not layer}
+        if not others:
+            if ready_made is not None:
                 self._session.push(ready_made)
             else:
-                before = self._holding(step.id, instead=(delta.query, step.old))
-                self._tell(step.id, before, self._holding(step.id))
+                self._send(step.id, old, new)
+            return
+        before, after = self._with(others, layer, old), self._with(others, layer, new)
+        order = self._orders.get(step.id)
+        if order is None and any(isinstance(one, Published) for one in (layer, *others)):
+            order = self._orders[step.id] = _Order(before)
+        if order is None:
+            self._send(step.id, _united(before.values()), _united(after.values()))
+            return
+        had = order.merged(before)
+        order.step(layer, old or {}, new or {})
+        self._send(step.id, had, order.merged(after))
+        if len(after) == 1:
+            del self._orders[step.id]
 
-    def _holding(
-        self,
-        document_id: str,
-        *,
-        without: LiveQuery | None = None,
-        instead: tuple[LiveQuery, Document | None] | None = None,
-    ) -> list[Fields]:
-        """The fields that the view's queries have told of a document, the first told first."""
-        documents = (
-            instead[1] if instead and query is instead[0] else query.find(document_id)
-            for query in self._queries
-            if query is not without and document_id not in self._untold.get(query, ())
-        )
-        return [document.fields for document in documents if document is not None]
+    def _with(
+        self, others: Mapping[Layer, Fields], layer: Layer, fields: Fields | None
+    ) -> dict[Layer, Fields]:
+        """The layers that hold a document, in the order told, ``layer`` holding ``fields`` of it."""
+        held = {one: fields if one is layer else others.get(one) for one in self._layers}
+        return {one: value for one, value in held.items() if value is not None}
 
-    def _tell(self, document_id: str, before: list[Fields], after: list[Fields]) -> None:
+    def _send(self, document_id: str, before: Fields | None, after: Fields | None) -> None:
         """Send what leads the client from one state of a document to the next."""
         send, collection = self._session.send, self._collection
-        if not after:
-            if before:
+        if after is None:
+            if before is not None:
                 send(messages.removed(collection, document_id))
-        elif not before:
-            send(messages.added(collection, document_id, _merged(after)))
-        elif differs := difference(_merged(before), _merged(after)):
+        elif before is None:
+            send(messages.added(collection, document_id, after))
+        elif differs := difference(before, after):
             send(messages.changed(collection, document_id, differs))
 
 
-def _merged(layers: list[Fields]) -> Fields:
+class _Order:
+    """For each field of one document the layers that have it, in order of arrival."""
+
+    def __init__(self, layers: Mapping[Layer, Fields]) -> None:
+        self._layers: dict[str, list[Layer]] = {}
+        for layer, fields in layers.items():
+            self.step(layer, {}, fields)
+
+    def step(self, layer: Layer, old: Fields, new: Fields) -> None:
+        """A layer has other fields now."""
+        for name in old.keys() - new.keys():
+            self._layers[name].remove(layer)
+            if not self._layers[name]:
+                del self._layers[name]
+        for name in new:
+            if name not in old:
+                self._layers.setdefault(name, []).append(layer)
+
+    def merged(self, layers: Mapping[Layer, Fields]) -> Fields:
+        """Each field with the value of the layer that was first."""
+        return {name: layers[arrived[0]][name] for name, arrived in self._layers.items()}
+
+
+def _fields(document: Document | None) -> Fields | None:
+    return None if document is None else document.fields
+
+
+def _united(layers: Iterable[Fields]) -> Fields:
     """The union of fields, the first one's value where they differ."""
-    if len(layers) == 1:
-        return layers[0]
-    merged: dict[str, bytes] = {}
-    for fields in reversed(layers):
-        merged.update(fields)
-    return merged
+    first, *others = layers
+    if not others:
+        return first
+    united: dict[str, bytes] = {}
+    for fields in reversed([first, *others]):
+        united.update(fields)
+    return united

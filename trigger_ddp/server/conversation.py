@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
 
 import trio
 
-from trigger_ddp.api import API
 from trigger_ddp.errors import MeteorError
-from trigger_ddp.live.shape import LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
-from trigger_ddp.protocol.session import Subscription
+from trigger_ddp.server.client import Client
+from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.methods import run_method
-from trigger_ddp.server.publishing import compile_publication
-from trigger_ddp.server.service import INTERNAL_ERROR, Service
+from trigger_ddp.server.service import Service
+from trigger_ddp.server.subscribing import Publications
 from trigger_ddp.server.websocket import Connection, ConnectionClosed
 
 logger = logging.getLogger("trigger_ddp.session")
@@ -37,6 +34,9 @@ class Conversation:
         self._service = service
         self._connection = connection
         self._session = service.open_session(connection)
+        self._client: Client
+        self._publications: Publications
+        self._identity: Identity
         self._heartbeat: Heartbeat | None = None
         self._reading_paused = False
         self._work = trio.Event()
@@ -53,12 +53,21 @@ class Conversation:
         """Converse until either side closes."""
         try:
             async with trio.open_nursery() as nursery:
+                self._client = Client(self._session, self._connection, nursery)
+                self._publications = Publications(
+                    self._service, self._session, self._connection, self._client, nursery
+                )
+                self._identity = Identity(
+                    self._service, self._publications, nursery, lambda: self._work.set()
+                )
                 nursery.start_soon(self._do_requests)
                 nursery.start_soon(self._tell_updated)
                 await self._read(nursery)
                 nursery.cancel_scope.cancel()
         finally:
+            self._identity.end()
             self._service.close_session(self._session)
+            self._client.ended()
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -87,19 +96,37 @@ class Conversation:
         await self._connection.close(session.closing.code, session.closing.reason)
 
     async def _do_requests(self) -> None:
+        session = self._session
+        while not session.version:
+            await self._wait_for_work()
+        await self._publications.start_universal()
         while True:
-            request = self._session.next_request()
+            if self._identity.stale:
+                await self._refresh_user()
+                continue
+            request = session.next_request()
             self._room.set()
             if request is None:
-                self._work = trio.Event()
-                await self._work.wait()
-                continue
-            await self._do(request)
+                await self._wait_for_work()
+            else:
+                await self._do(request)
+
+    async def _wait_for_work(self) -> None:
+        self._work = trio.Event()
+        await self._work.wait()
+
+    async def _refresh_user(self) -> None:
+        try:
+            await self._identity.refresh()
+        except Exception:
+            # Who the client is can't be told, so that it must not go on seeing what it sees.
+            logger.exception("session %s: its user can't be looked up", self._session.id)
+            await self._connection.close(1011, "internal error")
 
     async def _do(self, request: Request) -> None:
         match request:
             case Subscribe():
-                await self._subscribe(request)
+                await self._publications.subscribe(request)
             case Unsubscribe(id=subscription_id):
                 subscription = self._session.subscriptions.get(subscription_id)
                 if subscription is None:
@@ -137,70 +164,20 @@ class Conversation:
 
     # -- requests -------------------------------------------------------------------------------
 
-    def _context(self) -> dict[str, Any]:
-        return {
-            "user": None,
-            "user_id": None,
-            "connection": self._connection,
-            "in_thread": self._service.workers.run,
-        }
-
-    async def _subscribe(self, request: Subscribe) -> None:
-        session, service = self._session, self._service
-        try:
-            publication = API.get_pub_by_name(request.name)
-        except KeyError:
-            session.nosub(request.id, MeteorError(404, f"Subscription '{request.name}' not found"))
-            return
-        if request.id in session.subscriptions:
-            return  # a client that reconnects may repeat itself
-        if len(session.subscriptions) >= service.settings.max_subscriptions:
-            session.nosub(
-                request.id, MeteorError("too-many-subscriptions", "This session has too many subscriptions")
-            )
-            return
-        subscription = Subscription(request.id, request.name)
-        session.subscriptions[request.id] = subscription
-        try:
-            compiled = await service.patiently(
-                lambda: service.workers.run(compile_publication, publication, request.params, self._context())
-            )
-            for query in compiled:
-                subscription.held.append(await service.patiently(partial(service.hold, query)))
-            for held in subscription.held:
-                await service.loaded(held)
-                if not self._runs(subscription):
-                    return
-                await self._show(subscription, held)
-            if self._runs(subscription):
-                session.ready(subscription)
-        except MeteorError as error:
-            service.end(session, subscription, error)
-        except Exception:
-            logger.exception("publication %s failed for session %s", request.name, session.id)
-            service.end(session, subscription, INTERNAL_ERROR)
-
-    def _runs(self, subscription: Subscription) -> bool:
-        """Whether no query of the subscription has failed meanwhile and ended it."""
-        return self._session.subscriptions.get(subscription.id) is subscription
-
-    async def _show(self, subscription: Subscription, query: LiveQuery) -> None:
-        """Tell the client a query's documents, no faster than it reads them."""
-        if self._session.show(subscription, query):
-            self._service.fanout.watch(query, self._session)
-        while self._session.tell_some(query):
-            self._service.flush(self._session)
-            await self._connection.wait_at_most(self._service.settings.outbox_bytes // 4)
-            await trio.lowlevel.checkpoint()
-
     async def _call(self, call: Call) -> None:
         service = self._service
+        setter = self._identity.setter()
+        context = {**self._publications.context(), "set_user_id": setter}
         try:
-            value = await run_method(call, service.workers, self._context(), service.settings.database)
+            value = await run_method(call, service.workers, context, service.settings.database)
         except MeteorError as error:
             self._session.send(messages.result_error(call.id, error.as_dict()))
+            if setter.used:
+                self._identity.doubt()  # with its transaction, the user may have been rolled back
         else:
             self._session.send(messages.result(call.id, value))
+        finally:
+            setter.end()
         self._finished.append(call.id)
         self._method_finished.set()
 
@@ -210,6 +187,14 @@ class Conversation:
             await self._method_finished.wait()
             self._method_finished = trio.Event()
             finished, self._finished = self._finished, []
-            if self._session.subscriptions:
-                await self._service.everything_told(self._session)
+            await self._everything_told()
             self._session.send(messages.updated(finished))
+
+    async def _everything_told(self) -> None:
+        if not any(self._session.running):
+            return
+        await self._service.everything_told(self._session)
+        while not self._identity.current:
+            # What was written was the user: the publications run again, and read what others read.
+            await self._identity.wait_current()
+            await self._service.everything_told(self._session)

@@ -26,11 +26,13 @@ from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation
 from trigger_ddp.live.shape import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
+from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.backoff import Backoff
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.source import ChangeSource, Event, Fence
+from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.websocket import Connection
 from trigger_ddp.server.workers import Workers
 
@@ -72,6 +74,7 @@ class Service:
         self.settings = settings
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
+        self.users = Users(source, evaluators, settings.database)
         self.connections: dict[Session, Connection] = {}
         self._nursery: trio.Nursery | None = None
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
@@ -109,6 +112,7 @@ class Service:
             if isinstance(event, Gap) and event.table is None:
                 self._trigger_checked.clear()  # a restored or failed-over database may have other triggers
             self.engine.receive(event)
+            self.users.receive(event)
         self._continue()
 
     def _continue(self) -> None:
@@ -188,7 +192,7 @@ class Service:
 
     def _end_subscriptions(self, query: LiveQuery) -> None:
         for session in self.fanout.sessions(query):
-            for subscription in list(session.subscriptions.values()):
+            for subscription in list(session.running):
                 if query in subscription.queries:
                     self.end(session, subscription, INTERNAL_ERROR)
 
@@ -276,23 +280,28 @@ class Service:
         """Let go of everything the session holds; nothing is sent any more."""
         del self.connections[session]
         self._dirty.pop(session, None)
-        for subscription in list(session.subscriptions.values()):
+        for subscription in (*session.running, *session.coming):
             self._let_go_all(session, subscription, list(subscription.queries))
         session.subscriptions.clear()
+        session.universal.clear()
+        session.coming.clear()
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
         """End a subscription and tell the client so; nothing happens if it has ended already."""
-        if session.subscriptions.get(subscription.id) is not subscription:
-            return
-        left = session.stop(subscription, error)
-        self._let_go_all(session, subscription, left)
+        if session.runs(subscription):
+            left = session.stop(subscription, error)
+            self._let_go_all(session, subscription, left)
 
-    def _let_go_all(self, session: Session, subscription: Subscription, left: list[LiveQuery]) -> None:
+    def _let_go_all(self, session: Session, subscription: Subscription, left: list[Layer]) -> None:
         for query in left:
             self.fanout.unwatch(query, session)
-        for query in subscription.held:
+        for query in subscription.release():
             self.let_go(query)
-        subscription.held = []
+
+    def forget_user(self, watch: Watch) -> None:
+        """End a watch of `users`."""
+        assert self._nursery is not None
+        self.users.forget(watch, self._nursery)
 
     def _mark_dirty(self, session: Session) -> None:
         self._dirty[session] = None

@@ -1,0 +1,82 @@
+"""`this.connection`: the client's connection as methods and publications see it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import trio
+
+from trigger_ddp.protocol.session import Session
+from trigger_ddp.server.websocket import Connection
+
+logger = logging.getLogger("trigger_ddp.session")
+
+
+class Client:
+    """One client's connection. May be used from any thread.
+
+    Args:
+        session: the DDP session.
+        connection: what carries it.
+        nursery: for closing; `ended` is called when it is.
+    """
+
+    def __init__(self, session: Session, connection: Connection, nursery: trio.Nursery) -> None:
+        self._session = session
+        self._connection = connection
+        self._nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
+        self._ended = False
+        self._on_close: list[Callable[[], object]] = []
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._session.id
+
+    @property
+    def client_address(self) -> str:
+        """The address at the other end of the socket, without the port."""
+        return self._connection.client_address
+
+    @property
+    def http_headers(self) -> Mapping[str, str]:
+        """The headers of the request that opened the connection, by lower-case name."""
+        return self._connection.request.http_headers
+
+    def close(self) -> None:
+        """Close the connection, soon; what was sent to the client before still goes out."""
+        self._soon(self._close)
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Have a plain function called once when the connection has ended; soon if it has.
+
+        It runs on the server's event loop and must not wait. What it raises is logged.
+        """
+        self._soon(lambda: self._call(callback) if self._ended else self._on_close.append(callback))
+
+    def ended(self) -> None:
+        """The connection has ended: tell those who wanted to know."""
+        self._ended = True
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            self._call(callback)
+
+    def _soon(self, function: Callable[[], object]) -> None:
+        if trio.lowlevel.in_trio_run():
+            function()
+        else:
+            self._token.run_sync_soon(function)
+
+    def _close(self) -> None:
+        if not self._ended:
+            self._connection.push(self._session.take())
+            self._nursery.start_soon(self._connection.close, 1000, "closed by the server")
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except (Exception, SystemExit, KeyboardInterrupt):
+            # A callback's sys.exit() must not end the server. Signals don't arrive as KeyboardInterrupt.
+            logger.exception("an on_close callback failed")
