@@ -91,8 +91,8 @@ class Query:
         shape = shapes.setdefault(
             (self.name, str(tables), by_keys),
             CompiledShape(
-                "things", (self.name, str(tables), str(by_keys)), self.lifted, tables, None, None, by_keys,
-                lambda rows, wanted: [], lambda rows, wanted: [],
+                "things", (), (self.name, str(tables), str(by_keys)), self.lifted, tables, None, None,
+                by_keys, lambda rows, wanted: [], lambda rows, wanted: [],
             ),
         )  # fmt: skip
         return CompiledQuery(shape, routes)

@@ -12,11 +12,13 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models import Q, QuerySet
 from django.db.models.constants import LOOKUP_SEP
+from django.db.models.query import RawQuerySet
 
 from trigger_ddp.api.documents import Serializer
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
 from trigger_ddp.api.publication import Dependency
 from trigger_ddp.api.schema import field_schema
+from trigger_ddp.errors import ConfigurationError
 
 
 class Collection(APIMixin):
@@ -80,7 +82,8 @@ class Collection(APIMixin):
 
         A slice is taken after filtering: ``[:20]`` stands for 20 rows of the collection.
         """
-        return self._narrowed(base_qs, Q())
+        queryset: QuerySet[Any] = self._narrowed(base_qs, Q())
+        return queryset
 
     def objects_for_user(self, user: Any, qs: QuerySet[Any] | None = None) -> QuerySet[Any]:
         """The rows of ``qs`` (default: of the model) that ``user`` may see.
@@ -88,9 +91,14 @@ class Collection(APIMixin):
         Args:
             user: a user, a user's primary key, or None for nobody.
             qs: a queryset of the model. A slice of it is taken after filtering.
+
+        Raises:
+            ConfigurationError: ``qs`` is a raw one, which can't be narrowed to what the user may see.
         """
         if not self.user_rels or self._sees_all(user):
             return self.get_queryset(qs)
+        if isinstance(qs, RawQuerySet):
+            raise self._raw_refused("user_rel")
         if user is None or (isinstance(user, models.Model) and user.pk is None):
             return self.get_queryset(qs).none()
         if getattr(user, "is_anonymous", False):
@@ -99,7 +107,8 @@ class Collection(APIMixin):
         for path in self.user_rels:
             ends_at_user = any(field.is_relation for field in self._fields_of(path)[-1:])
             visible |= Q((path, user if ends_at_user else getattr(user, "pk", user)))
-        return self._narrowed(qs, visible)
+        narrowed: QuerySet[Any] = self._narrowed(qs, visible)
+        return narrowed
 
     def serialize(self, obj: models.Model, meteor_ids: Any = None) -> dict[str, Any]:
         """What is published of ``obj``: ``{"fields": {name: value}}``, values as `ejson.encode` takes them.
@@ -145,7 +154,17 @@ class Collection(APIMixin):
             return False
         return self.user_model._default_manager.filter(pk=user, is_superuser=True, is_active=True).exists()
 
-    def _narrowed(self, base_qs: QuerySet[Any] | None, condition: Q) -> QuerySet[Any]:
+    def _raw_refused(self, attribute: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"collection {self.name!r} has {attribute}, by which a raw queryset can't be narrowed; filter() "
+            "by pk__in=RawSQL(…) instead"
+        )
+
+    def _narrowed(self, base_qs: Any, condition: Q) -> Any:
+        if isinstance(base_qs, RawQuerySet):
+            if self.qs_filter is not None:
+                raise self._raw_refused("qs_filter")
+            return base_qs
         qs = self.model._default_manager.all() if base_qs is None else base_qs.all()
         query = qs.query
         low, high = query.low_mark, query.high_mark

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models.query import RawQuerySet
 
 from trigger_ddp.api.arguments import bind
 from trigger_ddp.api.context import this
@@ -95,7 +96,7 @@ def as_list(queries: Any) -> list[Any]:
     """
     if queries is None:
         return []
-    if isinstance(queries, models.QuerySet | models.Manager):
+    if isinstance(queries, models.QuerySet | RawQuerySet | models.Manager):
         return [queries]
     if isinstance(queries, tuple) and len(queries) == 2 and isinstance(queries[1], str):
         return [queries]

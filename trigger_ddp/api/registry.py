@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from django.db import models
+from django.db.models.query import RawQuerySet
 
 from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
@@ -173,16 +174,17 @@ class DDP(APIMixin):
             qs, name = qs
         if isinstance(qs, models.Manager):
             qs = qs.all()
-        if not isinstance(qs, models.QuerySet):
+        if not isinstance(qs, models.QuerySet | RawQuerySet):
             raise ConfigurationError(f"not a queryset, nor a pair of queryset and collection name: {qs!r}")
+        queryset: Any = qs
         if name is None:
-            return qs, self.collection_for_model(qs.model)
+            return queryset, self.collection_for_model(queryset.model)
         collection = self._collections.get(name)
         if collection is None:
             raise ConfigurationError(f"there is no collection {name!r}")
-        if collection.model._meta.concrete_model is not qs.model._meta.concrete_model:
-            raise ConfigurationError(f"collection {name!r} does not publish {qs.model._meta.label}")
-        return qs, collection
+        if collection.model._meta.concrete_model is not queryset.model._meta.concrete_model:
+            raise ConfigurationError(f"collection {name!r} does not publish {queryset.model._meta.label}")
+        return queryset, collection
 
     def watched_models(self) -> list[type[models.Model]]:
         """The models whose tables need triggers: everything the declarations are known to read.

@@ -117,7 +117,7 @@ class _Compiler:
 
     def empty(self) -> CompiledQuery:
         shape = _shapes.get(("", self.collection.name)) or self.shared(CompiledShape(
-            self.collection.name, ("", self.collection.name), (), {}, None, None, True, _nothing, _nothing
+            self.collection.name, (), ("", self.collection.name), (), {}, None, None, True, _nothing, _nothing
         ))  # fmt: skip
         return CompiledQuery(shape, ((),))
 
@@ -137,6 +137,7 @@ class _Compiler:
             read = read_rows(len(lifted), len(self.keys), converters, reader, self.alias)
             shape = self.shared(CompiledShape(
                 collection=self.collection.name,
+                fields=_names(serializer, extras),
                 identity=identity,
                 lifted=tuple(one.sql for one in lifted),
                 tables=dependencies_of(
@@ -171,6 +172,7 @@ class _Compiler:
             )
             shape = self.shared(CompiledShape(
                 collection=self.collection.name,
+                fields=_names(serializer, extras),
                 identity=identity,
                 lifted=tuple(one.sql for one in lifted),
                 tables=tables if look is not None else everything_of(tables),
@@ -198,6 +200,7 @@ class _Compiler:
         identity = self.identity(serializer, extras, text)
         shape = _shapes.get(identity) or self.shared(CompiledShape(
             collection=self.collection.name,
+            fields=_names(serializer, extras),
             identity=identity,
             lifted=(),
             tables=dependencies_of(self.root, None, None, serializer, self.declared, self.alias, text),
@@ -283,14 +286,17 @@ class _Compiler:
     def identity(self, serializer: Serializer, extras: list[Extra], text: str) -> Identity:
         """Equal for two querysets just when they can share a shape: the same SQL without what was lifted,
         the same names for what it selects, the same dependencies."""
-        names = (*(column.name for column in serializer.columns), *(extra.name for extra in extras))
         declared = tuple(entry if isinstance(entry, str) else entry._meta.label for entry in self.declared)
         version = str(conf.settings().bulk_threshold)  # it is in the version of every table
-        return (text, self.collection.name, version, *names, "depends_on", *declared)
+        return (text, self.collection.name, version, *_names(serializer, extras), "depends_on", *declared)
 
     def shared(self, shape: CompiledShape) -> CompiledShape:
         _shapes[shape.identity] = shape
         return shape
+
+
+def _names(serializer: Serializer, extras: list[Extra]) -> tuple[str, ...]:
+    return (*(column.name for column in serializer.columns), *(extra.name for extra in extras))
 
 
 def _nothing(*_: Any) -> list[Any]:

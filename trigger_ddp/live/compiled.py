@@ -21,6 +21,7 @@ class CompiledShape:
 
     Args:
         collection: the collection's name.
+        fields: the names of the documents' fields; an own ``serialize`` may add to them.
         identity: equal for two querysets just when they can share a shape.
         lifted: the lifted expressions as SQL, in the order of a route's values.
         tables: table name to dependency, for every table the query or its documents read.
@@ -35,6 +36,7 @@ class CompiledShape:
     """
 
     collection: str
+    fields: tuple[str, ...]
     identity: Identity
     lifted: tuple[str, ...]
     tables: Mapping[str, Dependency]

@@ -1,10 +1,12 @@
-"""What PostgreSQL says a statement reads: for SQL that Django passes on without understanding it."""
+"""What PostgreSQL says of a statement: which tables it reads, and how. For worker threads and commands."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from typing import Any
+
+from django.db import transaction
 
 #: A partition's rows are its root's: the root is what has a model.
 _TABLE = """
@@ -34,6 +36,41 @@ def tables_in_plan(connection: Any, text: str) -> set[str]:
             cursor.execute(_TABLE, [name, name])
             found.update(relation for (relation,) in cursor.fetchall())
     return found
+
+
+def plan_of(connection: Any, text: str) -> list[str]:
+    """The lines of a statement's plan, as EXPLAIN prints it."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {text}")
+        return [line for (line,) in cursor.fetchall()]
+
+
+def read_whole(connection: Any, text: str) -> set[str]:
+    """The tables that a statement reads from end to end, for want of an index that would find the rows.
+
+    Tables that PostgreSQL reads whole only because they are small are not among them.
+    """
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        # Left with nested loops alone, a plan looks rows up one by one wherever an index lets it.
+        for how in ("seqscan", "hashjoin", "mergejoin"):
+            cursor.execute(f"SET LOCAL enable_{how} = off")
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {text}")
+        (plan,) = cursor.fetchone()
+        for how in ("seqscan", "hashjoin", "mergejoin"):  # for a transaction around this one
+            cursor.execute(f"RESET enable_{how}")
+    return set(_scanned(json.loads(plan) if isinstance(plan, str) else plan))
+
+
+def _scanned(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for child in node:
+            yield from _scanned(child)
+    elif isinstance(node, dict):
+        kind = node.get("Node Type", "")
+        if kind == "Seq Scan" or (kind in ("Index Scan", "Index Only Scan") and "Index Cond" not in node):
+            yield node["Relation Name"]
+        for child in node.values():
+            yield from _scanned(child)
 
 
 def _relations(node: Any) -> Iterator[str]:
