@@ -22,21 +22,28 @@ from trigger_ddp.api.encoders import form_of
 Documents = dict[str, dict[str, dict[str, Any]]]
 
 
+#: What a publication publishes: a collection, and a queryset of what of it the subscriber may see.
+Query = tuple[Collection, QuerySet[Any]]
+
+
+def queries(publication: str, params: list[Any], user: Any = None) -> list[Query]:
+    """The publication's queries, as ``user`` is to see them."""
+    asked = map(API.qs_and_collection, API.get_pub_by_name(publication).user_queries(user, *params))
+    return [(collection, collection.objects_for_user(user, queryset)) for queryset, collection in asked]
+
+
 class Oracle:
     """The database as it is now. Make a new one after each change: what it has loaded, it keeps."""
 
     def __init__(self) -> None:
         self._all: dict[tuple[str, type[Model]], dict[Any, tuple[str, dict[str, Any]]]] = {}
 
-    def documents(self, subscriptions: Iterable[tuple[str, list[Any]]], user: Any = None) -> Documents:
-        """What a session of ``user`` has with these subscriptions: of a document, the union of its fields."""
+    def documents(self, queries: Iterable[Query]) -> Documents:
+        """What a session has that subscribes to these: of a document, the union of its fields."""
         told: Documents = defaultdict(dict)
-        for name, params in subscriptions:
-            for query in API.get_pub_by_name(name).user_queries(user, *params):
-                queryset, collection = API.qs_and_collection(query)
-                visible = collection.objects_for_user(user, queryset)
-                for document_id, fields in self._of(collection, visible):
-                    told[collection.name].setdefault(document_id, {}).update(fields)
+        for collection, queryset in queries:
+            for document_id, fields in self._of(collection, queryset.all()):
+                told[collection.name].setdefault(document_id, {}).update(fields)
         return dict(told)
 
     def _of(self, collection: Collection, queryset: QuerySet[Any]) -> Iterable[tuple[str, dict[str, Any]]]:

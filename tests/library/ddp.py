@@ -37,9 +37,15 @@ from trigger_ddp.api import API, Collection, Publication, this
 #: Publication to the lists of parameters with which it is tried.
 SAMPLES: dict[str, list[list[Any]]] = {}
 
-#: Kinds of publication that the server refuses, or serves with other fields than the ORM gives them.
-#: `test_refused_publications` fails as soon as one of them works: delete it here then.
-REFUSED = ["books_with_counts", "reviews_in_values", "book_titles_with_authors", "slice_of_a_union"]
+#: Kinds of publication that the server refuses, or serves with other fields than the ORM gives them. Once one
+#: of them works its test in test_statements.py fails, as an unexpected success: delete it here then.
+NOT_YET = [
+    "books_with_counts",
+    "reviews_in_values",
+    "book_titles_with_authors",
+    "slice_of_a_union",
+    "titles_alone_in_catalogue",
+]
 
 
 def publish(*samples: list[Any], depends_on: tuple[str, ...] = ()) -> Callable[[Any], Any]:
@@ -87,7 +93,9 @@ class Catalogue(Collection):
 
     def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
         document = super().serialize(obj)
-        document["fields"]["label"] = f"{obj.author.name}: {obj.title}"
+        # Looked up after the row was read: it may be gone by now.
+        author = Author.objects.filter(pk=obj.author_id).first()
+        document["fields"]["label"] = f"{author and author.name}: {obj.title}"
         return document
 
 
@@ -125,8 +133,9 @@ def all_books() -> Any:
     return Book.objects.all()
 
 
-@publish()
+@publish(depends_on=("auth.User", "library.Award"))
 def everything_else() -> Any:
+    """Also gives triggers to tables without a collection, which other publications join."""
     return [Publisher.objects.all(), Author.objects.all(), Genre.objects.all(), Review.objects.all(),
             Copy.objects.all(), Comic.objects.all()]  # fmt: skip
 
@@ -334,12 +343,12 @@ def reviews_of_author(email: str) -> Any:
     return Review.objects.filter(book__author__email=email)
 
 
-@publish([True], [False], depends_on=("auth.User",))
+@publish([True], [False])
 def reviews_by_active_users(active: bool) -> Any:
     return Review.objects.filter(reviewer__is_active=active)
 
 
-@publish(depends_on=("auth.User",))
+@publish()
 def reviews_by_superusers() -> Any:
     superusers = get_user_model().objects.filter(is_superuser=True)
     return Review.objects.filter(reviewer__in=superusers)
@@ -418,7 +427,7 @@ def books_of_both_genres(one: str, other: str) -> Any:
     return Book.objects.filter(genres__name=one).filter(genres__name=other)
 
 
-@publish(["crime", 1], ["poetry", 2])
+@publish(["crime", 1], ["crime", 2], ["poetry", 2])
 def books_weighing(name: str, weight: int) -> Any:
     return Book.objects.filter(bookgenre__genre__name=name, bookgenre__weight=weight)
 
@@ -812,7 +821,7 @@ def catalogue_of_country(country: str) -> Any:
 
 @publish([2020])
 def titles_in_catalogue(year: int) -> Any:
-    return [(Book.objects.filter(year__gte=year).only("title"), "catalogue")]
+    return [(Book.objects.filter(year__gte=year).only("title", "genres"), "catalogue")]
 
 
 @publish()
@@ -841,7 +850,7 @@ def my_reviews() -> Any:
     return Review.objects.filter(reviewer=this.user_id) if this.user_id else None
 
 
-# -- see REFUSED --------------------------------------------------------------------------------------------
+# -- see NOT_YET --------------------------------------------------------------------------------------------
 
 
 @publish([1])
@@ -864,3 +873,9 @@ def book_titles_with_authors(country: str) -> Any:
 def slice_of_a_union(title: str, email: str, count: int) -> Any:
     one, other = _two(title, email)
     return one.union(other).order_by("id")[:count]
+
+
+@publish([2020])
+def titles_alone_in_catalogue(year: int) -> Any:
+    """The many-to-many lists are published all the same."""
+    return [(Book.objects.filter(year__gte=year).only("title"), "catalogue")]
