@@ -198,13 +198,16 @@ writer = st.integers(0, WRITERS - 1)
 session = st.integers(0, SESSIONS - 1)
 
 _write = st.tuples(st.just("sql"), writer, statements)
+_commit = st.tuples(st.just("write"), writer, statements)
 _control = st.tuples(st.just("control"), writer, st.sampled_from(Writer.CONTROLS))
 _subscribe = st.tuples(st.just("subscribe"), session, subscriptions)
 _unsubscribe = st.tuples(st.just("unsubscribe"), session, st.integers(0, 5))
 _login = st.tuples(st.just("login"), session, st.sampled_from([None, 1, 2, 3]))
 steps = st.one_of(
     # What is named more often comes more often.
-    *4 * [_write], _control, _subscribe, _subscribe, _unsubscribe,
+    *4 * [_commit], *2 * [_write], _control, _subscribe, _unsubscribe,
+    # A later statement may well mend what an earlier one broke.
+    *2 * [st.tuples(st.just("check"), st.just(0), st.none())],
     st.one_of(
         st.tuples(st.just("reconnect"), session, st.none()),
         st.tuples(st.just("cut"), st.just(0), st.none()),
@@ -212,7 +215,7 @@ steps = st.one_of(
     ),
     *([_login] if LOGIN in API.api_path_map() else []),
 )  # fmt: skip
-scripts = st.tuples(st.lists(_subscribe, min_size=3, max_size=15), st.lists(steps, min_size=5, max_size=40))
+scripts = st.tuples(st.lists(_subscribe, min_size=9, max_size=30), st.lists(steps, min_size=10, max_size=40))
 
 
 class Session:
@@ -307,7 +310,7 @@ def test_clients_have_what_the_orm_says_when_writers_stop(db: Database, serve: C
     servers = Servers(db, serve)
 
     @settings(
-        max_examples=examples(60), deadline=None, print_blob=True,
+        max_examples=examples(40), deadline=None, print_blob=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(scripts)
@@ -318,15 +321,18 @@ def test_clients_have_what_the_orm_says_when_writers_stop(db: Database, serve: C
         writers = [Writer(db) for _ in range(WRITERS)]
         sessions = [Session(server) for _ in range(SESSIONS)]
         with closing([*writers, *sessions]):
-            for what, who, argument in [*beginning, *steps]:
+            for what, who, argument in [*beginning, *steps, ("check", 0, None)]:
                 if what == "cut":
                     servers.cut()
+                elif what == "check":
+                    for one in writers:
+                        one.control("commit")
+                    for session in sessions:
+                        session.check()
+                elif what == "write":
+                    writers[who].sql(argument)
+                    writers[who].control("commit")
                 else:
-                    actor = writers[who] if what in ("sql", "control") else sessions[who]
-                    getattr(actor, what)(argument)
-            for one in writers:
-                one.control("commit")
-            for session in sessions:
-                session.check()
+                    getattr(writers[who] if what in ("sql", "control") else sessions[who], what)(argument)
 
     check()
