@@ -28,6 +28,12 @@ def sql(template: str, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[str]
     return st.tuples(*parts).map(lambda values: template.format(*values))
 
 
+def weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """One of the strategies, each as often as its number says: `one_of` drops repetitions and nesting."""
+    repeated = [strategy for times, strategy in choices for _ in range(times)]
+    return st.sampled_from(repeated).flatmap(lambda strategy: strategy)
+
+
 class Writer:
     """A connection with a transaction that may stay open while others write."""
 

@@ -23,7 +23,7 @@ from tests.library import data
 from tests.library.ddp import NOT_YET, SAMPLES
 from tests.oracle import Oracle, differences, queries
 from tests.serving import Server
-from tests.writing import Writer, examples, sql
+from tests.writing import Writer, examples, sql, weighted
 from trigger_ddp.api import API
 
 WRITERS = 3
@@ -189,31 +189,25 @@ _rare = [
     ),
     sql("DELETE FROM library_book"),
 ]  # fmt: skip
-statements = st.one_of(
-    *2 * [st.one_of(_of_books)], *3 * [st.one_of(_of_others)], st.one_of(_rare),
-)  # fmt: skip
+statements = weighted((8, st.one_of(_of_books)), (10, st.one_of(_of_others)), (1, st.one_of(_rare)))
 
 subscriptions = st.sampled_from([(name, p) for name in SAMPLES if name not in NOT_YET for p in SAMPLES[name]])
 writer = st.integers(0, WRITERS - 1)
 session = st.integers(0, SESSIONS - 1)
 
-_write = st.tuples(st.just("sql"), writer, statements)
-_commit = st.tuples(st.just("write"), writer, statements)
-_control = st.tuples(st.just("control"), writer, st.sampled_from(Writer.CONTROLS))
 _subscribe = st.tuples(st.just("subscribe"), session, subscriptions)
-_unsubscribe = st.tuples(st.just("unsubscribe"), session, st.integers(0, 5))
-_login = st.tuples(st.just("login"), session, st.sampled_from([None, 1, 2, 3]))
-steps = st.one_of(
-    # What is named more often comes more often.
-    *4 * [_commit], *2 * [_write], _control, _subscribe, _unsubscribe,
+steps = weighted(
+    (12, st.tuples(st.just("sql and commit"), writer, statements)),
+    (6, st.tuples(st.just("sql"), writer, statements)),
+    (3, st.tuples(st.just("control"), writer, st.sampled_from(Writer.CONTROLS))),
+    (3, _subscribe),
+    (2, st.tuples(st.just("unsubscribe"), session, st.integers(0, 5))),
+    (1, st.tuples(st.just("reconnect"), session, st.none())),
+    (1, st.tuples(st.just("cut"), st.just(0), st.none())),
     # A later statement may well mend what an earlier one broke.
-    *2 * [st.tuples(st.just("check"), st.just(0), st.none())],
-    st.one_of(
-        st.tuples(st.just("reconnect"), session, st.none()),
-        st.tuples(st.just("cut"), st.just(0), st.none()),
-        _unsubscribe, _control,
-    ),
-    *([_login] if LOGIN in API.api_path_map() else []),
+    (5, st.tuples(st.just("check"), st.just(0), st.none())),
+    (2 if LOGIN in API.api_path_map() else 0,
+     st.tuples(st.just("login"), session, st.sampled_from([None, 1, 2, 3]))),
 )  # fmt: skip
 scripts = st.tuples(st.lists(_subscribe, min_size=9, max_size=30), st.lists(steps, min_size=10, max_size=40))
 
@@ -329,7 +323,7 @@ def test_clients_have_what_the_orm_says_when_writers_stop(db: Database, serve: C
                         one.control("commit")
                     for session in sessions:
                         session.check()
-                elif what == "write":
+                elif what == "sql and commit":
                     writers[who].sql(argument)
                     writers[who].control("commit")
                 else:
