@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +17,11 @@ _FOREIGN_KEYS = """
     WHERE contype = 'f' AND conrelid::regclass::text LIKE 'library\\_%'
 """
 
-ROWS = """
+_EMPTY = """
 TRUNCATE library_publisher, library_author, library_genre, library_award CASCADE;
 DELETE FROM auth_user;
+"""
+_INSERTS = """
 INSERT INTO auth_user (id, username, password, is_superuser, is_staff, is_active, first_name, last_name,
     email, date_joined)
     SELECT n, 'u' || n, '', n = 3, false, true, '', '', '', now() FROM generate_series(1, 3) n;
@@ -44,6 +47,14 @@ INSERT INTO library_review (id, book_id, reviewer_id, stars) VALUES
 INSERT INTO library_copy (book_id, number, condition) VALUES
     (1, 1, 'new'), (1, 2, 'worn'), (2, 1, 'new'), (3, 1, 'worn'), (5, 1, 'new');
 """
+
+ROWS = _EMPTY + _INSERTS
+#: What of the rows is missing.
+MISSING_ROWS = re.sub(
+    r"(INSERT INTO (\w+)[^;]+);",
+    lambda found: f"{found[1]} ON CONFLICT {'(id) ' if found[2] == 'library_book' else ''}DO NOTHING;",
+    _INSERTS,
+)
 
 
 def prepare(db: Database) -> None:
