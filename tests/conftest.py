@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -96,8 +97,9 @@ class Database:
         return self.cluster.psql(self.name, sql)
 
 
-@pytest.fixture
-def db(cluster: postgres.Cluster) -> Iterator[Database]:
+@contextlib.contextmanager
+def new_database(cluster: postgres.Cluster) -> Iterator[Database]:
+    """A clone of the template, to which Django is pointed."""
     name = f"t{next(_numbers)}"
     with cluster.connect() as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE template_tddp")
@@ -106,3 +108,9 @@ def db(cluster: postgres.Cluster) -> Iterator[Database]:
     connections.close_all()
     with cluster.connect() as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def db(cluster: postgres.Cluster) -> Iterator[Database]:
+    with new_database(cluster) as database:
+        yield database

@@ -148,8 +148,14 @@ class DDPClient:
 
     def call(self, method: str, *params: Any) -> dict[str, Any]:
         """Call a method and wait for both `result` and `updated`. Returns the result message."""
+        return self.finish_call(self.start_call(method, *params))
+
+    def start_call(self, method: str, *params: Any) -> str:
         call = next(self._ids)
         self.send(msg="method", id=call, method=method, params=list(params))
+        return call
+
+    def finish_call(self, call: str) -> dict[str, Any]:
         result = self.wait_for(lambda m: m["msg"] == "result" and m["id"] == call)
         self.wait_for(lambda m: m["msg"] == "updated" and call in m["methods"])
         return result

@@ -109,6 +109,14 @@ class Server:
         self.process.stdout.close()
 
 
+def start_server(db: Database, *arguments: str, **environ: str) -> Server:
+    """A server on this database, with triggers; arguments and environment are added. Stop it."""
+    return Server(
+        "--bind", "127.0.0.1:0", "--install-triggers", *arguments,
+        environ={**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ},
+    )  # fmt: skip
+
+
 @pytest.fixture
 def serve(db: Database) -> Iterator[Callable[..., Server]]:
     """Starts servers on the test's database: ``serve("--workers", "2", DDP_X="…") -> Server``.
@@ -119,10 +127,7 @@ def serve(db: Database) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(*arguments: str, **environ: str) -> Server:
-        server = Server(
-            "--bind", "127.0.0.1:0", "--install-triggers", *arguments,
-            environ={**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ},
-        )  # fmt: skip
+        server = start_server(db, *arguments, **environ)
         servers.append(server)
         return server
 

@@ -2,27 +2,25 @@
 
 Hypothesis invents transactions for several connections (inserts, updates, deletes, bulk statements,
 truncates, rollbacks, savepoints) that interleave, and sessions that subscribe and unsubscribe between
-them; a real server and real sockets are in between. `updated` is the only thing waited for: once it is there,
-all that was committed before has been told.
+them; a real server and real sockets are in between. `updated` is the only thing waited for: once it is
+there, all that was committed before has been told. What clients should have is said in SQL, by hand;
+tests/library does the same with every kind of publication, where Django's ORM says it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
+from tests.writing import Writer, examples, sql
 
-#: More examples for a long run: TDDP_PROPERTY_EXAMPLES=5000 pytest tests/test_property.py
-EXAMPLES = int(os.environ.get("TDDP_PROPERTY_EXAMPLES", "60"))
+EXAMPLES = examples(60)
 WRITERS = 3
 SESSIONS = 3
 
@@ -61,41 +59,37 @@ prices = st.sampled_from(["NULL", "1", "5", "5.01", "8", "9"])
 titles = st.sampled_from(["x", "y", "z%"])
 
 
-def _sql(template: str, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
-    return st.tuples(*parts).map(lambda values: template.format(*values))
-
-
 statements = st.one_of(
-    _sql(
+    sql(
         "INSERT INTO bookstore_book (id, title, author_id, price, in_stock)"
         " VALUES ({0}, '{1}', {2}, {3}, true)"
         " ON CONFLICT (id) DO UPDATE SET title = EXCLUDED.title, price = EXCLUDED.price",
         ids, titles, authors, prices,
     ),
-    _sql(
+    sql(
         "INSERT INTO bookstore_book (id, title, author_id, price, in_stock)"
         " SELECT n, '{0}', {1}, {2}, false FROM generate_series(10, {3}) n ON CONFLICT DO NOTHING",
         titles, authors, prices, st.integers(10, 80),
     ),
-    _sql("UPDATE bookstore_book SET price = {1} WHERE id = {0}", ids, prices),
-    _sql("UPDATE bookstore_book SET title = '{1}' WHERE id <= {0}", ids, titles),
-    _sql("UPDATE bookstore_book SET author_id = {1} WHERE id = {0}", ids, authors),
-    _sql("UPDATE bookstore_book SET price = coalesce(price, 0) + 1", ),
-    _sql("UPDATE bookstore_book SET in_stock = NOT in_stock WHERE id % {0} = 0", ids),
-    _sql("UPDATE bookstore_author SET email = '{1}@x' || id WHERE id = {0}", authors, authors),
-    _sql("UPDATE bookstore_author SET email = id || '@x'"),
-    _sql("DELETE FROM bookstore_book_tags WHERE book_id = {0}", ids),
-    _sql(
+    sql("UPDATE bookstore_book SET price = {1} WHERE id = {0}", ids, prices),
+    sql("UPDATE bookstore_book SET title = '{1}' WHERE id <= {0}", ids, titles),
+    sql("UPDATE bookstore_book SET author_id = {1} WHERE id = {0}", ids, authors),
+    sql("UPDATE bookstore_book SET price = coalesce(price, 0) + 1", ),
+    sql("UPDATE bookstore_book SET in_stock = NOT in_stock WHERE id % {0} = 0", ids),
+    sql("UPDATE bookstore_author SET email = '{1}@x' || id WHERE id = {0}", authors, authors),
+    sql("UPDATE bookstore_author SET email = id || '@x'"),
+    sql("DELETE FROM bookstore_book_tags WHERE book_id = {0}", ids),
+    sql(
         "INSERT INTO bookstore_book_tags (book_id, tag_id) SELECT id, {1} FROM bookstore_book WHERE id = {0}"
         " ON CONFLICT DO NOTHING",
         ids, authors,
     ),
-    _sql("WITH d AS (DELETE FROM bookstore_book_tags WHERE book_id = {0}) DELETE FROM bookstore_book"
+    sql("WITH d AS (DELETE FROM bookstore_book_tags WHERE book_id = {0}) DELETE FROM bookstore_book"
          " WHERE id = {0} AND NOT EXISTS (SELECT 1 FROM bookstore_book_tags WHERE book_id = {0})", ids),
-    _sql("UPDATE bookstore_book SET id = id + 100 WHERE id = {0} AND NOT EXISTS"
+    sql("UPDATE bookstore_book SET id = id + 100 WHERE id = {0} AND NOT EXISTS"
          " (SELECT 1 FROM bookstore_book_tags WHERE book_id = {0}) AND NOT EXISTS"
          " (SELECT 1 FROM bookstore_book WHERE id = {0} + 100)", ids),
-    _sql("TRUNCATE bookstore_book CASCADE"),
+    sql("TRUNCATE bookstore_book CASCADE"),
 )  # fmt: skip
 steps = st.lists(
     st.one_of(
@@ -105,7 +99,7 @@ steps = st.lists(
         st.tuples(
             st.just("control"),
             st.integers(0, WRITERS - 1),
-            st.sampled_from(["commit", "rollback", "savepoint", "rollback to savepoint"]),
+            st.sampled_from(Writer.CONTROLS),
         ),
         st.tuples(st.just("subscribe"), st.integers(0, SESSIONS - 1), st.integers(0, len(SUBSCRIPTIONS) - 1)),
         st.tuples(st.just("unsubscribe"), st.integers(0, SESSIONS - 1), st.integers(0, 3)),
@@ -113,41 +107,6 @@ steps = st.lists(
     min_size=5,
     max_size=40,
 )
-
-
-#: What PostgreSQL may say to a statement or commit that hypothesis made up.
-REFUSALS = (
-    psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.IntegrityError,
-    psycopg.errors.ObjectInUse,
-)  # fmt: skip
-
-
-class Writer:
-    """A connection with a transaction that may stay open while others write."""
-
-    def __init__(self, db: Database) -> None:
-        self.connection = psycopg.connect(db.dsn)
-        # Statements that wait for another writer's lock give up: the test has one thread.
-        self.connection.execute("SET lock_timeout = '20ms'")
-        self.connection.commit()
-        self.savepoint = False
-
-    def sql(self, statement: str) -> None:
-        # A refused statement is rolled back to before it.
-        with contextlib.suppress(*REFUSALS), self.connection.transaction():
-            self.connection.execute(statement)
-
-    def control(self, what: str) -> None:
-        if what == "savepoint":
-            self.connection.execute("SAVEPOINT s")
-            self.savepoint = True
-        elif what == "rollback to savepoint":
-            if self.savepoint:
-                self.connection.execute("ROLLBACK TO SAVEPOINT s")
-        else:
-            self.savepoint = False
-            with contextlib.suppress(*REFUSALS):  # a deferred foreign key: the transaction is rolled back
-                getattr(self.connection, what)()
 
 
 def reset(db: Database) -> None:
@@ -217,7 +176,7 @@ def test_clients_equal_their_querysets_when_writers_stop(db: Database, serve: Ca
                 assert client.violations == []
         finally:
             for writer in writers:
-                writer.connection.close()
+                writer.close()
             for client in clients:
                 client.close()
 

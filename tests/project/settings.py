@@ -17,6 +17,7 @@ INSTALLED_APPS = [
     "trigger_ddp",
     "trigger_ddp.demo.bookstore",
     "tests.zoo",
+    "tests.library",
     "tests.project",
 ]
 DATABASES = {
