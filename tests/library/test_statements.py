@@ -18,7 +18,7 @@ from tests import postgres
 from tests.conftest import Database, new_database
 from tests.ddp import DDPClient
 from tests.library import data
-from tests.library.ddp import NOT_YET, SAMPLES
+from tests.library.ddp import SAMPLES
 from tests.oracle import Documents, Oracle, differences, queries
 from tests.serving import TROUBLE, Server, start_server
 
@@ -37,7 +37,7 @@ class Observed:
     publications: set[str]
     wrong: dict[str, list[str]]  # by publication
     changed: set[tuple[str, str]]  # publication and statement that made a difference to it
-    log: str = ""  # of the server, but for what NOT_YET makes it say
+    log: str = ""  # of the server
 
 
 class Watcher:
@@ -69,16 +69,13 @@ def observe(db: Database, server: Server, publications: list[str]) -> Observed:
                 writer.execute(statements)
             calls = [watcher.client.start_call("echo", "settled?") for watcher in watchers]
             oracle = Oracle()
-            for watcher, call in zip(list(watchers), calls, strict=True):
+            for watcher, call in zip(watchers, calls, strict=True):
                 watcher.client.finish_call(call)
                 wanted = oracle.documents(watcher.queries)
                 if trouble := watcher.trouble(wanted):
                     at = f"{watcher.publication}{watcher.params} after {name!r}"
                     observed.wrong[watcher.publication] += [f"{at}: {line}" for line in trouble]
                     watcher.client.close()
-                    if watcher.publication in NOT_YET:
-                        watchers.remove(watcher)
-                        continue
                     # From the right state on, or every later statement would fail too.
                     watcher.open()
                 if before.get(watcher, wanted) != wanted:
@@ -97,31 +94,20 @@ def observed(request: pytest.FixtureRequest, cluster: postgres.Cluster) -> Obser
         for item in request.session.items
         if getattr(item, "module", None) is request.module and "publication" in item.fixturenames
     }
-    seen = Observed(selected, {}, set())
     with new_database(cluster) as db:
         data.prepare(db)
-        for not_yet in (False, True):
-            publications = [name for name in SAMPLES if name in selected and (name in NOT_YET) is not_yet]
-            if publications:
-                server = start_server(db, DDP_REQUERY_INTERVAL="0.0")
-                server.errors_expected = True  # a test of its own looks at the log
-                try:
-                    one = observe(db, server, publications)
-                    server.stop()
-                finally:
-                    server.kill()
-                seen.wrong.update(one.wrong)
-                seen.changed.update(one.changed)
-                seen.log += "" if not_yet else server.log()
+        server = start_server(db, DDP_REQUERY_INTERVAL="0.0")
+        server.errors_expected = True  # a test of its own looks at the log
+        try:
+            seen = observe(db, server, [name for name in SAMPLES if name in selected])
+            server.stop()
+        finally:
+            server.kill()
+        seen.log = server.log()
     return seen
 
 
-def _parameter(publication: str) -> Any:
-    marks = [pytest.mark.xfail(strict=True, reason="see NOT_YET")] if publication in NOT_YET else []
-    return pytest.param(publication, marks=marks)
-
-
-@pytest.mark.parametrize("publication", [_parameter(name) for name in SAMPLES])
+@pytest.mark.parametrize("publication", SAMPLES)
 def test_clients_have_what_the_orm_says_after_each_statement(observed: Observed, publication: str) -> None:
     assert observed.wrong.get(publication, []) == []
 
@@ -131,7 +117,7 @@ def test_the_scenario_leaves_nothing_out(observed: Observed) -> None:
     if observed.publications != SAMPLES.keys():
         pytest.skip("only some publications are selected")
     seen = Counter(publication for publication, _ in observed.changed)
-    rarely = {name: seen[name] for name in SAMPLES.keys() - ALWAYS_EMPTY - set(NOT_YET) if seen[name] < 3}
+    rarely = {name: seen[name] for name in SAMPLES.keys() - ALWAYS_EMPTY if seen[name] < 3}
     without_effect = SCENARIO.keys() - {statement for _, statement in observed.changed}
     assert (rarely, without_effect) == ({}, set())
 

@@ -85,6 +85,8 @@ class Serializer:
         self.read_paths: list[str] = []
         self.related_paths: list[str] = []
         self.columns = list(self._columns(only))
+        #: Names of fields that are not to be published although an own ``serialize`` may give them.
+        self.hidden = frozenset(self._hidden(only)) if self.custom and only is not None else frozenset()
         self.depends_on = [
             named for entry in collection.depends_on for named in resolve_dependency(entry, model)
         ]
@@ -153,6 +155,12 @@ class Serializer:
             # An own serialize is not told of `only`; the lists it asks for must be among `related_paths`.
             if self._is_published(field, None if self.custom else only):
                 yield self._many_to_many(field)
+
+    def _hidden(self, only: Collection[str]) -> Iterator[str]:
+        """What `only` leaves out; an own ``serialize`` knows nothing of it."""
+        for column in self.collection.serializer(self.model).columns:
+            if column.loaded_as.isdisjoint(only):
+                yield column.name
 
     def _is_published(self, field: Any, only: Collection[str] | None) -> bool:
         names = {field.name, field.attname}

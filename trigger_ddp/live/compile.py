@@ -296,7 +296,8 @@ class _Compiler:
 
 
 def _names(serializer: Serializer, extras: list[Extra]) -> tuple[str, ...]:
-    return (*(column.name for column in serializer.columns), *(extra.name for extra in extras))
+    columns = (column.name for column in serializer.columns if column.name not in serializer.hidden)
+    return (*columns, *(extra.name for extra in extras))
 
 
 def _nothing(*_: Any) -> list[Any]:

@@ -100,14 +100,10 @@ def documents_of_instances(
     """The documents of model instances, with the extras that they have as attributes."""
     if instances:
         prefetch_related_objects(instances, *related)
-    published = {column.name for column in serializer.columns}
-    # An own `serialize` knows nothing of `only` and `defer`; it may still add fields of its own.
-    everything = serializer.collection.serializer(serializer.model)
-    hidden = {column.name for column in everything.columns} - published
     documents = []
     for instance in instances:
         document_id, fields = serializer.document_of_instance(instance)
-        shown = {name: value for name, value in fields.items() if name not in hidden}
+        shown = {name: value for name, value in fields.items() if name not in serializer.hidden}
         values = [getattr(instance, extra.name) for extra in extras]
         documents.append(Document(document_id, encoded(extras, values) | shown))
     return documents
