@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
+from trigger_ddp.errors import MeteorError
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.subscribing import Publications, Run
 from trigger_ddp.server.users import Watch, find_user, reload_user, snapshot
@@ -176,20 +177,22 @@ class UserSetter:
         await self._identity.become(user_id, self._identity._in_workers)
 
     def _begin(self) -> None:
-        if self._over or self._identity.ended:
-            raise RuntimeError("this.set_user_id was called after the end of its method or connection")
+        if self._identity.ended:
+            raise _connection_closed()
+        if self._over:
+            raise RuntimeError("this.set_user_id was called after the end of its method")
         self.used = True
 
     def _start(self, user_id: Any, jobs: _Jobs) -> None:
         try:
             self._begin()
-        except RuntimeError as error:
+        except (RuntimeError, MeteorError) as error:
             jobs.put(outcome.Error(error))
         else:
             self._nursery.start_soon(self._serve, user_id, jobs)
 
     async def _serve(self, user_id: Any, jobs: _Jobs) -> None:
-        result: outcome.Outcome[None] = outcome.Error(RuntimeError("the connection was closed meanwhile"))
+        result: outcome.Outcome[None] = outcome.Error(_connection_closed())
         try:
             await self._identity.become(user_id, partial(self._run_there, jobs))
             result = outcome.Value(None)
@@ -213,6 +216,11 @@ class UserSetter:
 
 
 _Jobs = queue.SimpleQueue[Callable[[], None] | outcome.Outcome[None]]
+
+
+def _connection_closed() -> MeteorError:
+    """What a method is told that logs in a client who has gone: nobody's mistake, so nothing for the log."""
+    return MeteorError("connection-closed", "The connection was closed")
 
 
 def _capture(function: Callable[[], T]) -> outcome.Outcome[T]:

@@ -21,6 +21,8 @@ import trio
 from django import db
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from trigger_ddp.errors import MeteorError
+
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
@@ -171,7 +173,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _log_unheard(job: _Job, result: outcome.Value[Any] | outcome.Error) -> None:
-    if isinstance(result, outcome.Error):
+    # A MeteorError is meant for a client, who is not there any more.
+    if isinstance(result, outcome.Error) and not isinstance(result.error, MeteorError):
         logger.error("%s failed after its caller was cancelled", job.name, exc_info=result.error)
 
 
