@@ -13,7 +13,7 @@ from django.db.models.functions import Concat, Upper
 from django.test.utils import CaptureQueriesContext
 
 from tests.live.asking import ask, compiled, load, look
-from tests.zoo.models import Badge, Stall
+from tests.zoo.models import Animal, Badge, Stall
 from trigger_ddp.api import Collection
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 from trigger_ddp.errors import NotLive
@@ -67,6 +67,12 @@ def strategies(query: CompiledQuery) -> dict[str, str]:
         lambda: Book.objects.filter(price__gt=1).intersection(Book.objects.filter(price__lt=4)),
         lambda: Book.objects.filter(price__gt=1).difference(Book.objects.filter(price=4)),
         lambda: Book.objects.order_by("author__name", "-price")[:2],
+        lambda: (
+            Book.objects.filter(tags__name__in=["a", "b"]).distinct().order_by("-author__name", "price")[:3]
+        ),
+        lambda: Book.objects.filter(author=1).distinct().order_by("author__name", "-price")[:2],
+        lambda: Book.objects.order_by("price").reverse()[:2],
+        lambda: Book.objects.extra(order_by=["-price"])[:2],
         lambda: Author.objects.exclude(books__title="t0"),
         lambda: Book.objects.extra(where=["price > %s"], params=[2]),
         lambda: Book.objects.filter(title="100%"),
@@ -315,9 +321,20 @@ def test_several_windows_are_loaded_by_one_statement(asserted_queries):
     }  # fmt: skip
 
 
+def test_a_window_in_the_models_own_order():
+    for name in "cab":
+        Animal.objects.create(name=name)
+    query = compile_queryset(Animals(), Animal.objects.all()[:2])
+    assert [document.fields["name"] for document in load(query).values()] == [b'"a"', b'"b"']
+
+
 def test_rows_that_are_equal_in_order_have_one_window():
     for _ in range(3):
         assert set(load(compiled(Book.objects.order_by("in_stock")[:2]))) == {"1", "2"}
+
+
+class Animals(Collection):
+    model = Animal
 
 
 class Badges(Collection):

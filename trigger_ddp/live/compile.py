@@ -153,9 +153,8 @@ class _Compiler:
 
     def run_again(self, because: str) -> CompiledQuery:
         rows = _bare(self.queryset, self.alias)
-        if rows.query.is_sliced and "pk" not in rows.query.order_by:
-            # Rows that are equal in order could otherwise come and go with every run.
-            rows.query.add_ordering("pk")
+        if rows.query.is_sliced:
+            _order_definitely(rows.query)
         lifted, others, bound = lift(rows.query, self.alias)
         rows.query.where = bound
         if lifted and has_raw_sql(rows.query):  # PostgreSQL is asked what that reads, by the whole statement
@@ -359,6 +358,14 @@ def _why_rows_depend_on_each_other(query: Query) -> str:
     if any(map(_is_over, query.annotations.values())):
         return "it has a window function"
     return "it aggregates" if query.group_by is not None else ""
+
+
+def _order_definitely(query: Query) -> None:
+    """Have rows that are equal in a query's order ordered too: else they may come and go with every run."""
+    model: Any = query.model
+    if not query.extra_order_by:
+        ordering = query.order_by or (model._meta.ordering if query.default_ordering else ())
+        query.order_by = (*ordering, "pk")
 
 
 def _is_over(annotation: Any) -> bool:

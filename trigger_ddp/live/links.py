@@ -29,7 +29,7 @@ from trigger_ddp.capture.columns import Column, quoted_parts
 from trigger_ddp.capture.tables import Table, column_of
 from trigger_ddp.changes.change import Change
 from trigger_ddp.errors import NotLive
-from trigger_ddp.live.evaluation import Part, Statement
+from trigger_ddp.live.evaluation import MOST_KEYS, Part, Statement
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -165,6 +165,7 @@ def _find(query: Query, parent: str, key: tuple[Column, ...], root: Table, alias
     bare.where = WhereNode()
     bare.clear_ordering(force=True)
     bare.clear_limits()
+    bare.set_limits(0, MOST_KEYS + 1)  # what is more than that, need not be known
     bare.clear_select_clause()
     bare.annotations, bare.group_by, bare.extra = {}, None, {}
     bare.distinct, bare.distinct_fields, bare.select_for_update = True, (), False

@@ -40,6 +40,10 @@ class Reader(Protocol):
     def expressions(self) -> Mapping[str, Any]:
         """What it needs selected, by alias; then the extras, by theirs."""
 
+    @property
+    def width(self) -> int:
+        """How many values of a row it reads."""
+
     def documents(self, rows: list[list[Any]]) -> list[Document]:
         """The documents, in the order of the rows, whose values are as Django's converters give them."""
 
@@ -51,6 +55,7 @@ class RowReader:
         self._serializer = serializer
         self._extras = extras
         self.expressions = dict(serializer.values())
+        self.width = len(self.expressions) + len(extras)
 
     def documents(self, rows: list[list[Any]]) -> list[Document]:
         if not self._extras:
@@ -82,6 +87,7 @@ class InstanceReader:
         self._related = (*serializer.related_paths, *related)
         self._attributes = [field.attname for field in serializer.model._meta.concrete_fields]
         self.expressions = {f"_field{index}": F(name) for index, name in enumerate(self._attributes)}
+        self.width = len(self.expressions) + len(extras)
 
     def documents(self, rows: list[list[Any]]) -> list[Document]:
         width = len(self._attributes)
@@ -128,6 +134,7 @@ def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, al
         alias: the database.
     """
     start = routes + keys
+    end = start + reader.width  # DISTINCT has Django select what ORDER BY names too, behind the rest
 
     def read(rows: Iterable[Row], wanted: Container[Route]) -> list[Answer]:
         # A join may find a row more than once; for another route its extra fields may have other values.
@@ -137,7 +144,7 @@ def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, al
             if route in wanted:
                 found[tuple(row[routes:start]), route] = row
         converted = _converted(found.values(), converters, start, alias)
-        documents = reader.documents([values[start:] for values in converted])
+        documents = reader.documents([values[start:end] for values in converted])
         return [Answer(key, route, document) for (key, route), document in zip(found, documents, strict=True)]
 
     return read
