@@ -218,7 +218,7 @@ def test_the_template_shows_what_is_published(client: DDPClient) -> None:
 def test_numbers_are_the_defaults() -> None:
     text, defaults = README.read_text("utf-8"), Settings()
     assert f"more than {defaults.bulk_threshold} rows (`DDP_BULK_THRESHOLD`)" in text
-    assert f"at most every {defaults.requery_interval * 1000:g} ms\n(`DDP_REQUERY_INTERVAL`)" in text
+    assert f"at most every {defaults.requery_interval * 1000:g} ms (`DDP_REQUERY_INTERVAL`)" in text
     assert f"PostgreSQL {OLDEST_POSTGRESQL} or newer" in text
     assert f"PostgreSQL {OLDEST_POSTGRESQL} to" in text
 
