@@ -27,36 +27,14 @@ import threading
 import time
 
 import psycopg
-from django.core.management import call_command
-from django.db import connections
 
 from benchmarks import servers
+from benchmarks.bookstore import Bookstore
 from tests import postgres
-from tests.conftest import Database, point_django_at
 
 BOOKS = 1000
 WARM_UP_SECONDS = 0.5
 ARRIVAL_SECONDS = 20
-
-
-def prepare(cluster: postgres.Cluster, authors: int) -> Database:
-    """A database with the bookstore in it, and books of that many authors."""
-    with cluster.connect() as connection:
-        connection.execute("CREATE DATABASE latency")
-    point_django_at(cluster, "latency")
-    call_command("migrate", verbosity=0, run_syncdb=True)
-    connections.close_all()
-    with cluster.connect("latency") as connection:
-        connection.execute(
-            "INSERT INTO bookstore_author (id, name, email)"
-            f" SELECT n, 'Author ' || n, n || '@x' FROM generate_series(1, {authors}) n"
-        )
-        connection.execute(
-            "INSERT INTO bookstore_book (id, title, author_id, in_stock)"
-            f" SELECT n, 'Book ' || n, n % {authors} + 1, true FROM generate_series(1, {BOOKS}) n"
-        )
-        connection.execute("VACUUM ANALYZE")
-    return Database(cluster, "latency")
 
 
 class Path:
@@ -106,7 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     with contextlib.ExitStack() as stack:
         cluster = postgres.Cluster(options.major, postgres.binaries()[options.major])
         stack.callback(cluster.remove)
-        database = prepare(cluster, options.subscriptions)
+        database = Bookstore(options.subscriptions, BOOKS).create(cluster, "latency")
         paths = {
             "floor": Path(stack.enter_context(servers.floor(database))),
             "whole path": Path(stack.enter_context(servers.trigger_ddp(database, options.subscriptions))),

@@ -34,3 +34,46 @@ def test_latency(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "floor       p50 N ms  p99 N ms", "whole path  p50 N ms  p99 N ms", "ratio       p50 N     p99 N",
     ]  # fmt: skip
     assert list(temporary.iterdir()) == []
+
+
+def test_scaling(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = [sys.executable, "-m", "benchmarks.scaling", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    titles = [
+        "filter: a row", "join: a row", "join: a joined row", "join: its key column", "window: in and out",
+        "one query, shared",
+    ]  # fmt: skip
+    rows = [row for row in done.stdout.splitlines() if re.search(r" (5|20)( +\d+\.\d\d){4}  \|", row)]
+    assert [row[:21].strip() for row in rows] == [title for name in titles for title in (name, "")]
+    assert len(re.findall(r"(?m)^(?:filter|join): (?:lifted|LATERAL|one query each) ", done.stdout)) == 12
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ("[]", r"session \d was told 'changed' of bookstore.book \d+ {'title': '.*'}, which was not due"),
+        ("2 * write.messages", r"session \d was not told 'changed' of bookstore.book .* was committed"),
+    ],
+)
+def test_scaling_notices_what_is_wrong(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, messages: str, sentence: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    program = f"""
+import dataclasses
+from benchmarks import measuring, scaling
+measuring.LOST_SECONDS = 0.5
+right = measuring.Measuring._write_one
+def wrong(self, case, write, author):
+    right(self, case, dataclasses.replace(write, messages={messages}), author)
+measuring.Measuring._write_one = wrong
+scaling.main()
+"""
+    command = [sys.executable, "-c", program, "--quick", "--only", "one"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(rf"(?m)^benchmarks.scaling: {sentence}", done.stderr), done.stdout + done.stderr
+    assert list(temporary.iterdir()) == []

@@ -44,6 +44,11 @@ class BooksOfAuthor(Publication):
         return [Book.objects.filter(author_id=author_id)]
 
 
+class CheapestOfAuthor(Publication):
+    def get_queries(self, author_id: int) -> list[Any]:
+        return [Book.objects.filter(author_id=author_id).order_by("price", "pk")[:5]]
+
+
 class Raises(Publication):
     def get_queries(self) -> list[Any]:
         raise RuntimeError("the publication's secret")
@@ -118,8 +123,8 @@ class Methods(APIMixin):
 
 API.register(
     [
-        CheapBooks, CheapestBooks, TaggedBooks, BooksOfTheProlific, BooksOfAuthor, Raises, Refuses,
-        FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger, Methods,
+        CheapBooks, CheapestBooks, TaggedBooks, BooksOfTheProlific, BooksOfAuthor, CheapestOfAuthor,
+        Raises, Refuses, FailsInSQL, OneDividedByPrice, NotAQueryset, NoTrigger, Methods,
     ]
 )  # fmt: skip
 
