@@ -49,7 +49,7 @@ def start(session: Session, name: str = "s", *, running: bool = True) -> Running
 
 
 def live_query(number: int = 0) -> LiveQuery:
-    shape = Shape(Query("any", lambda row: True).compiled({}).shape)
+    shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
     return LiveQuery(shape, ((number,),))
 
 
@@ -376,7 +376,7 @@ class Untouchable(LiveQuery):
 
 
 def test_the_same_live_queries_cost_nothing(session):
-    shape = Shape(Query("any", lambda row: True).compiled({}).shape)
+    shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
     queries = [Untouchable(shape, ((number,),)) for number in range(2)]
     for query in queries:
         query.replace({("k",): Document("k", {"n": b"1"})}, [("k",)])

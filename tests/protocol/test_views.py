@@ -21,7 +21,7 @@ class Told:
     def __init__(self, queries: int) -> None:
         self.session = StrictSession()
         self.fanout = Fanout()
-        shape = Shape(Query("any", lambda row: True).compiled({}).shape)
+        shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
         self.queries = [LiveQuery(shape, ((number,),)) for number in range(queries)]
 
     def set(

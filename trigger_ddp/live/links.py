@@ -69,7 +69,8 @@ class KeyText(Expression):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         # Percent signs in names are doubled: the statement is executed with parameters.
-        return self.column.as_text(self.alias).as_string(None).replace("%", "%%"), ()
+        text = self.column.as_text(_as_named(self.alias, compiler)).as_string(None)
+        return text.replace("%", "%%"), ()
 
 
 class KeyIn(Expression):
@@ -84,9 +85,14 @@ class KeyIn(Expression):
         self.alias = alias
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        return Table.keys_condition(self.columns, self.alias).as_string(None), tuple(
-            Part(position) for position in range(len(self.columns))
-        )
+        condition = Table.keys_condition(self.columns, _as_named(self.alias, compiler))
+        parts = [Part(position) for position in range(len(self.columns))]
+        return condition.as_string(None), tuple(parts)
+
+
+def _as_named(alias: str, compiler: Any) -> str:
+    """An alias as PostgreSQL knows it: those that Django makes up, such as T4, it does not quote."""
+    return alias.lower() if compiler.quote_name_unless_alias(alias) == alias else alias
 
 
 def joins_of(query: Query, alias: str) -> Query:

@@ -73,6 +73,11 @@ class LiveQuery:
         """The name of the collection it publishes."""
         return self.shape.compiled.collection
 
+    @property
+    def group(self) -> Shape:
+        """What knows which live queries hold a document, without asking each."""
+        return self.shape
+
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Call back once the first look succeeded or failed; at once if that has been."""
         if self.state is State.LOADING:
@@ -116,7 +121,7 @@ class LiveQuery:
             if holder is not None:
                 self._drop(self._keys.get(new.id, (new.id,)), holder)
             self.documents[key] = new
-            self.shape.holds_key(self, key)
+            self.shape.note_held(self, key, new)
             if key != (new.id,):
                 self._keys[new.id] = key
         changes = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
@@ -125,7 +130,7 @@ class LiveQuery:
 
     def _drop(self, key: Key, document: Document) -> None:
         del self.documents[key]
-        self.shape.drops_key(self, key)
+        self.shape.note_dropped(self, key, document)
         if self._keys.get(document.id) == key:
             del self._keys[document.id]
 
@@ -158,7 +163,8 @@ class Shape:
         self._load_is_next = True  # looks and loads take turns
         self._asked_at = 0  # what `received` was when the running look began …
         self._asked: dict[LiveQuery, int] = {}  # … and `asked` when the running load did
-        self._holders: dict[Key, list[LiveQuery]] = {}  # not kept while there can be only one live query
+        #: Who holds a row, by its key and by its document's id. Not kept where there is but one live query.
+        self._holders: dict[Key, list[LiveQuery]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._queries)
@@ -190,27 +196,34 @@ class Shape:
             if not self.by_route[route]:
                 del self.by_route[route]
         self._load.pop(query, None)
-        for key in query.documents:
-            self.drops_key(query, key)
+        for key, document in query.documents.items():
+            self.note_dropped(query, key, document)
         return True
 
-    def holds_key(self, query: LiveQuery, key: Key) -> None:
+    # -- who holds what -------------------------------------------------------------------------
+
+    def note_held(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query holds a document now."""
         if self.compiled.lifted:
-            self._holders.setdefault(key, []).append(query)
+            for name in {key, (document.id,)}:
+                self._holders.setdefault(name, []).append(query)
 
-    def drops_key(self, query: LiveQuery, key: Key) -> None:
+    def note_dropped(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query does not hold a document any more."""
         if self.compiled.lifted:
-            holders = self._holders[key]
-            holders.remove(query)
-            if not holders:
-                del self._holders[key]
+            for name in {key, (document.id,)}:
+                holders = self._holders[name]
+                holders.remove(query)
+                if not holders:
+                    del self._holders[name]
+
+    def holders(self, document_id: str) -> Iterable[LiveQuery]:
+        """The live queries that hold a document with this id, and perhaps some that do not."""
+        return dict.fromkeys(self._holders.get((document_id,), ())) if self.compiled.lifted else self.queries
 
     def _holding(self, key: Key) -> Iterable[LiveQuery]:
-        if self.compiled.lifted:
-            return self._holders.get(key, ())
-        return (query for query in self._queries.values() if key in query.documents)
+        """The live queries that hold a row, and perhaps some that do not."""
+        return self._holders.get(key, ()) if self.compiled.lifted else self.queries
 
     # -- the inbox ------------------------------------------------------------------------------
 
@@ -344,7 +357,8 @@ class Shape:
         by_query: dict[LiveQuery, dict[Key, Document | None]] = {}
         for key in answers.keys:
             for query in self._holding(key):
-                by_query.setdefault(query, {})[key] = None
+                if key in query.documents:
+                    by_query.setdefault(query, {})[key] = None
         for key, route, document in answers.found:
             for query in self.by_route.get(route, ()):
                 by_query.setdefault(query, {})[key] = document

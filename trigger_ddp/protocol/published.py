@@ -8,8 +8,19 @@ from typing import Protocol
 from trigger_ddp.live.document import Document, Fields, Key, Transition
 
 
+class Group(Protocol):
+    """Layers that are asked together who of them holds a document."""
+
+    def holders(self, document_id: str) -> Iterable[Layer]:
+        """Those that hold it, and perhaps some that do not."""
+
+
 class Layer(Protocol):
     """What a collection's view is made of: a live query, or a `Published`."""
+
+    @property
+    def group(self) -> Group:
+        """The group it belongs to."""
 
     @property
     def collection(self) -> str:
@@ -32,6 +43,15 @@ class Published:
     def __init__(self, collection: str) -> None:
         self.collection = collection
         self.documents: dict[Key, Document] = {}
+
+    @property
+    def group(self) -> Published:
+        """Itself: it has nothing in common with others."""
+        return self
+
+    def holders(self, document_id: str) -> Iterable[Published]:
+        """Itself."""
+        return (self,)
 
     def find(self, document_id: str) -> Document | None:
         """The document with this id, if it is published."""

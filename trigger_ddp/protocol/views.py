@@ -13,16 +13,20 @@ a document, the order is kept for each of that document's fields, for as long as
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Fields, Transition, difference
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
-from trigger_ddp.protocol.published import Layer, Published
+from trigger_ddp.protocol.published import Group, Layer, Published
 
 if TYPE_CHECKING:
     from trigger_ddp.protocol.session import Session
+
+
+_numbers = itertools.count()
 
 
 class Broadcast:
@@ -66,6 +70,8 @@ class CollectionView:
         self._session = session
         self._collection = collection
         self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
+        self._since: dict[Layer, int] = {}  # numbers in that order
+        self._groups: Counter[Group] = Counter()  # the layers' groups, with the number of layers
         self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
@@ -92,7 +98,11 @@ class CollectionView:
     def count(self, layer: Layer) -> bool:
         """As `attach`, but all that it holds counts as told."""
         self._layers[layer] = self._layers.get(layer, 0) + 1
-        return self._layers[layer] == 1
+        if self._layers[layer] > 1:
+            return False
+        self._since[layer] = next(_numbers)
+        self._groups[layer.group] += 1
+        return True
 
     def tell_some(self, layer: Layer, most: int) -> bool:
         """Tell the client what up to ``most`` of the documents add that were not told yet.
@@ -123,7 +133,10 @@ class CollectionView:
         for document in layer.documents.values():
             if document.id not in untold:
                 self._step(layer, Transition(document.id, document, None))
-        del self._layers[layer]
+        del self._layers[layer], self._since[layer]
+        self._groups[layer.group] -= 1
+        if not self._groups[layer.group]:
+            del self._groups[layer.group]
         return True
 
     def apply(self, broadcast: Broadcast) -> None:
@@ -191,11 +204,17 @@ class CollectionView:
 
     def _holding(self, document_id: str) -> Iterator[tuple[Layer, Fields]]:
         """The layers that have told of a document, and their fields of it, the first told first."""
-        for layer in self._layers:
-            if document_id not in self._untold.get(layer, ()):
-                document = layer.find(document_id)
-                if document is not None:
-                    yield layer, document.fields
+        # Each group is asked once: a session may hold thousands of live queries of one shape.
+        holders = [
+            layer
+            for group in self._groups
+            for layer in group.holders(document_id)
+            if layer in self._layers and document_id not in self._untold.get(layer, ())
+        ]
+        for layer in sorted(holders, key=self._since.__getitem__):
+            document = layer.find(document_id)
+            if document is not None:
+                yield layer, document.fields
 
     def _step(self, layer: Layer, step: Transition, ready_made: bytes | None = None) -> None:
         """Tell the client what a step of one layer means, given what the other layers hold.
@@ -230,8 +249,9 @@ class CollectionView:
         self, others: Mapping[Layer, Fields], layer: Layer, fields: Fields | None
     ) -> dict[Layer, Fields]:
         """The layers that hold a document, in the order told, ``layer`` holding ``fields`` of it."""
-        held = {one: fields if one is layer else others.get(one) for one in self._layers}
-        return {one: value for one, value in held.items() if value is not None}
+        if fields is None:
+            return dict(others)
+        return dict(sorted({**others, layer: fields}.items(), key=lambda item: self._since[item[0]]))
 
     def _send(self, document_id: str, before: Fields | None, after: Fields | None) -> None:
         """Send what leads the client from one state of a document to the next."""
