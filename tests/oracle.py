@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Model, QuerySet
+from django.db.models.query import RawQuerySet
 
 from trigger_ddp import ejson
 from trigger_ddp.api import API, Collection
@@ -42,12 +43,16 @@ class Oracle:
         """What a session has that subscribes to these: of a document, the union of its fields."""
         told: Documents = defaultdict(dict)
         for collection, queryset in queries:
-            for document_id, fields in self._of(collection, queryset.all()):
+            fresh = queryset.using("default") if isinstance(queryset, RawQuerySet) else queryset.all()
+            for document_id, fields in self._of(collection, fresh):
                 told[collection.name].setdefault(document_id, {}).update(fields)
         return dict(told)
 
     def _of(self, collection: Collection, queryset: QuerySet[Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         model, rows = queryset.model, list(queryset)
+        if isinstance(queryset, RawQuerySet):
+            yield from self._of_raw(collection, rows)
+            return
         if rows and isinstance(rows[0], dict):
             asked: frozenset[str] | None = frozenset(rows[0])
             rows = list(queryset.values("pk", *rows[0].keys() - {"pk"}))
@@ -68,6 +73,15 @@ class Oracle:
                 value = None if row[name] is None else form.publish(row[name])
                 fields[name] = json.loads(ejson.encode(value))
             yield document_id, fields
+
+    def _of_raw(self, collection: Collection, rows: list[Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+        for row in rows:
+            document_id, fields = self._fresh(collection, type(row))[row.pk]
+            own = {field.attname for field in row._meta.concrete_fields}
+            extras = {name: value for name, value in vars(row).items() if name not in own and name[0] != "_"}
+            yield (
+                document_id, {**fields, **{k: json.loads(ejson.encode(v)) for k, v in extras.items()}},
+            )  # fmt: skip
 
     def _fresh(self, collection: Collection, model: type[Model]) -> dict[Any, tuple[str, dict[str, Any]]]:
         """Every row's document with all its fields, by primary key."""

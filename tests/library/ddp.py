@@ -867,6 +867,14 @@ def titles_alone_in_catalogue(year: int) -> Any:
     return [(Book.objects.filter(year__gte=year).only("title"), "catalogue")]
 
 
+@publish([2020], [2021])
+def raw_authors(year: int) -> Any:
+    books = "SELECT author_id, count(*) AS written FROM library_book WHERE year >= %s GROUP BY 1"
+    return Author.objects.raw(
+        f"SELECT a.*, b.written FROM library_author a JOIN ({books}) b ON b.author_id = a.id", [year]
+    )
+
+
 class Accounts(APIMixin):
     api_path_prefix = "library/"
 
