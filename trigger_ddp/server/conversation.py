@@ -174,6 +174,9 @@ class Conversation:
             self._session.send(messages.result_error(call.id, error.as_dict()))
             if setter.used:
                 self._identity.doubt()  # with its transaction, the user may have been rolled back
+        except trio.Cancelled:
+            self._identity.end()  # the connection is closed, though the method may run on, on its thread
+            raise
         else:
             self._session.send(messages.result(call.id, value))
         finally:
