@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection
-from django.db.models import F, Q, TextChoices, Value
-from django.db.models.functions import Lower
+from django.db.models import Count, F, Q, TextChoices, Value
+from django.db.models.functions import Lower, TruncMonth
 from psycopg import DataError
 
 from tests.live.asking import ask
@@ -110,6 +110,13 @@ NOT_LIFTED: dict[str, Any] = {
     "a JSON key": lambda: Every.objects.filter(json__a=1),
     "an address": lambda: Every.objects.filter(generic_ip_address="::1"),
     "bytes": lambda: Every.objects.filter(binary=b"x"),
+    "what is no date in PostgreSQL": lambda: Every.objects.annotate(month=TruncMonth("date")).filter(
+        month=DAY.replace(day=1)
+    ),
+    "a list in a slice": lambda: Book.objects.filter(author__in=[1, 2]).order_by("price")[:3],
+    "a list in an aggregate": lambda: Book.objects.filter(tags__name__in=["a", "b"]).annotate(
+        n=Count("tags")
+    ),
     "a long list": lambda: Every.objects.filter(integer__in=range(MOST_VALUES + 1)),
     "a list with an expression": lambda: Every.objects.filter(integer__in=[1, F("big_integer")]),
 }

@@ -39,7 +39,7 @@ from trigger_ddp.live.compiled import CompiledQuery, CompiledShape, Identity
 from trigger_ddp.live.depends import dependencies_of, everything_of
 from trigger_ddp.live.evaluation import Part, Statement
 from trigger_ddp.live.fields import extras_of, fields_asked_for, related_of
-from trigger_ddp.live.lifting import Lifted, RouteIn, lift, routes_of, routes_sql
+from trigger_ddp.live.lifting import MOST_ROUTES, Lifted, RouteIn, lift, routes_of, routes_sql
 from trigger_ddp.live.links import KeyIn, KeyText
 from trigger_ddp.live.readers import (
     Converters,
@@ -125,7 +125,7 @@ class _Compiler:
         rows = _bare(queryset, self.alias)
         rows.query.clear_ordering(force=True)
         rows.query.distinct = False  # the key is selected: reading drops the repetitions that joins make
-        lifted, others, _ = lift(rows.query, self.alias)
+        lifted, others, _ = lift(rows.query, self.alias, most_routes=MOST_ROUTES)
         rows.query.where = others
         serializer, extras, reader = self.reader(queryset, rows)
         routes = {f"_route{position}": one.expression for position, one in enumerate(lifted)}
@@ -155,7 +155,8 @@ class _Compiler:
         rows = _bare(self.queryset, self.alias)
         if rows.query.is_sliced:
             _order_definitely(rows.query)
-        lifted, others, bound = lift(rows.query, self.alias)
+        # The window of a list's rows is not made of the windows of each constant's.
+        lifted, others, bound = lift(rows.query, self.alias, most_routes=1)
         rows.query.where = bound
         if lifted and has_raw_sql(rows.query):  # PostgreSQL is asked what that reads, by the whole statement
             lifted, rows.query.where = [], self.queryset.query.where

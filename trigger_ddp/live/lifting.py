@@ -124,12 +124,13 @@ def _array(kind: str) -> str:
     return {"bigint": "int8", "boolean": "bool"}.get(kind, kind) + "[]"
 
 
-def lift(query: Query, alias: str) -> tuple[list[Lifted], WhereNode, WhereNode]:
+def lift(query: Query, alias: str, *, most_routes: int) -> tuple[list[Lifted], WhereNode, WhereNode]:
     """Find what can be lifted out of a query's conditions.
 
     Args:
         query: any query; it is left as it is.
         alias: the database.
+        most_routes: how many routes there may be; 1 where rows of different routes depend on each other.
 
     Returns:
         What was lifted, in an order that does not depend on how it was written; the other conditions; and all
@@ -141,7 +142,7 @@ def lift(query: Query, alias: str) -> tuple[list[Lifted], WhereNode, WhereNode]:
     routes = 1
     for child in _conjuncts(query.where):
         lifted = _lifted(child, query, compiler)
-        if lifted is None or routes * len(lifted.values) > MOST_ROUTES:
+        if lifted is None or routes * len(lifted.values) > most_routes:
             kept.append(child)
         else:
             routes *= len(lifted.values)
@@ -193,6 +194,10 @@ def _lifted(lookup: Any, query: Query, compiler: Any) -> Lifted | None:
     expected = "(" + ", ".join(["%s"] * len(values)) + ")" if several else "%s"
     if placeholders != expected or not values or len(values) > MOST_VALUES or not all(map(fits, values)):
         return None
+    if not isinstance(lookup.lhs, Col) and _type_of(lookup.lhs, query, compiler) not in _OIDS[array_type]:
+        return (
+            None  # TruncMonth of a date, for one: the model's field is a date, PostgreSQL's value a timestamp
+        )
     return Lifted(lookup.lhs, sql, array_type, tuple(sorted(set(map(_builtin, values)))))
 
 
@@ -213,6 +218,42 @@ def _builtin(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
+#: Types whose values in Python are those of constants of a type: int2, int4, int8 and numeric, which EXTRACT
+#: gives; text and varchar; bool; uuid; date; numeric.
+_OIDS = {
+    "bigint": {20, 21, 23, 1700}, "text": {25, 1043}, "boolean": {16}, "uuid": {2950}, "date": {1082},
+    "numeric": {1700},
+}  # fmt: skip
+_known_types: dict[tuple[Any, ...], int] = {}
+
+
+def _type_of(expression: Any, query: Query, compiler: Any) -> int:
+    """The oid of an expression's type as the database sees it; once per process."""
+    connection = compiler.connection
+    sql, params = compiler.compile(expression)
+    name = (*_database(connection), sql, *params)
+    if name not in _known_types:
+        bare = query.clone()
+        bare.where = WhereNode()
+        bare.clear_ordering(force=True)
+        bare.clear_limits()
+        bare.clear_select_clause()
+        bare.group_by, bare.distinct, bare.distinct_fields = None, False, ()
+        bare.annotations, bare.extra, bare.select_for_update = {}, {}, False
+        bare.add_annotation(expression, "_type")
+        bare.set_values(["_type"])
+        sql, params = bare.get_compiler(connection.alias).as_sql()
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} LIMIT 0", params)
+            _known_types[name] = cursor.description[0].type_code
+    return _known_types[name]
+
+
+def _database(connection: Any) -> tuple[str, ...]:
+    where = connection.settings_dict
+    return where["HOST"], str(where["PORT"]), where["NAME"]
+
+
 _FACTS = """
     SELECT a.attcollation = 0 OR (c.collisdeterministic AND t.oid IN ('text'::regtype, 'varchar'::regtype))
     FROM pg_catalog.pg_attribute a
@@ -227,8 +268,7 @@ def _compares_by_bytes(connection: Any, db_table: str, column: str) -> bool:
     """Whether texts made from a column are equal just when their characters are: no citext, no collation that
     takes different texts for equal. The database is asked, since a model need not know; once per process.
     """
-    where = connection.settings_dict
-    name = (where["HOST"], where["PORT"], where["NAME"], db_table, column)
+    name = (*_database(connection), db_table, column)
     if name not in _known_facts:
         with connection.cursor() as cursor:
             cursor.execute(_FACTS, [connection.ops.quote_name(db_table), quoted_parts(column)[-1]])
