@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Exists, F, OuterRef, Q, Value
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, Value
 from django.db.models.functions import Concat, Upper
 from django.test.utils import CaptureQueriesContext
 
@@ -294,6 +294,24 @@ def test_documents_have_exactly_the_fields_asked_for(queryset, fields):
 def test_an_own_serialize_has_annotations_too():
     query = compile_queryset(OwnBook(), Book.objects.annotate(x=Concat("title", Value("!"))))
     assert load(query)["1"].fields["x"] == b'"t0!"'
+
+
+class Tagged(Collection):
+    model = Book
+
+    def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
+        return {"fields": {"tagged": [tag.name for tag in obj.tags.all()]}}
+
+
+def test_prefetches_that_an_own_serialize_sees_are_not_shared():
+    def tagged(name: str) -> CompiledQuery:
+        tags = Prefetch("tags", Tag.objects.filter(name=name))
+        return compile_queryset(Tagged(), Book.objects.filter(pk=1).prefetch_related(tags))
+
+    first, second = tagged("a"), tagged("b")
+    assert first.shape is not second.shape
+    assert first.shape is tagged("a").shape
+    assert [load(one)["1"].fields["tagged"] for one in (first, second)] == [b'["a"]', b'["b"]']
 
 
 def test_a_slice_of_a_union_is_kept_live():

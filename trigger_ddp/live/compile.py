@@ -38,7 +38,7 @@ from trigger_ddp.errors import NotLive
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape, Identity
 from trigger_ddp.live.depends import dependencies_of, everything_of
 from trigger_ddp.live.evaluation import Part, Statement
-from trigger_ddp.live.fields import extras_of, fields_asked_for, related_of
+from trigger_ddp.live.fields import extras_of, fields_asked_for, prefetches_of, related_of
 from trigger_ddp.live.lifting import MOST_ROUTES, Lifted, RouteIn, lift, routes_of, routes_sql
 from trigger_ddp.live.links import KeyIn, KeyText
 from trigger_ddp.live.readers import (
@@ -287,8 +287,17 @@ class _Compiler:
         """Equal for two querysets just when they can share a shape: the same SQL without what was lifted,
         the same names for what it selects, the same dependencies."""
         declared = tuple(entry if isinstance(entry, str) else entry._meta.label for entry in self.declared)
+        seen = prefetches_of(self.queryset) if serializer.custom else ()
         version = str(conf.settings().bulk_threshold)  # it is in the version of every table
-        return (text, self.collection.name, version, *_names(serializer, extras), "depends_on", *declared)
+        return (
+            text,
+            self.collection.name,
+            version,
+            *_names(serializer, extras),
+            "depends_on",
+            *declared,
+            *seen,
+        )
 
     def shared(self, shape: CompiledShape) -> CompiledShape:
         _shapes[shape.identity] = shape

@@ -71,6 +71,15 @@ def related_of(queryset: Any, collection: Collection) -> list[Any]:
     return [*dict.fromkeys(paths), *queryset._prefetch_related_lookups]
 
 
+def prefetches_of(queryset: Any) -> Iterator[str]:
+    """What tells the prefetches of two querysets apart: an own ``serialize`` sees what they have filtered."""
+    for lookup in queryset._prefetch_related_lookups:
+        yield str(getattr(lookup, "prefetch_to", lookup))
+        if (filtered := getattr(lookup, "queryset", None)) is not None:
+            yield repr(filtered.query.sql_with_params())
+            yield from prefetches_of(filtered)
+
+
 def _paths(tree: dict[str, Any], above: str = "") -> Iterator[str]:
     for name, below in tree.items():
         yield above + name

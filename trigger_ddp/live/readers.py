@@ -84,7 +84,7 @@ class InstanceReader:
         self._serializer = serializer
         self._extras = extras
         self._alias = alias
-        self._related = (*serializer.related_paths, *related)
+        self._related = (*related, *serializer.related_paths)
         self._attributes = [field.attname for field in serializer.model._meta.concrete_fields]
         self.expressions = {f"_field{index}": F(name) for index, name in enumerate(self._attributes)}
         self.width = len(self.expressions) + len(extras)
@@ -164,7 +164,7 @@ def read_instances(
     queryset: Callable[[], Any], serializer: Serializer, extras: Sequence[Extra], related: Iterable[Any]
 ) -> Read:
     """Answers from a queryset that Django evaluates, whatever the rows given. A document's id is its key."""
-    paths = (*serializer.related_paths, *related)
+    paths = (*related, *serializer.related_paths)
 
     def read(_: Iterable[Row], __: Container[Route]) -> list[Answer]:
         documents = documents_of_instances(list(queryset()), serializer, extras, paths)
