@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, connection
 from django.db.models import Count, F, Q, TextChoices, Value
 from django.db.models.functions import Lower, TruncMonth
 from psycopg import DataError
@@ -21,6 +21,7 @@ from trigger_ddp.demo.bookstore.models import Author, Book
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.lifting import MOST_ROUTES, MOST_VALUES, _compares_by_bytes
+from trigger_ddp.server.database import is_passing
 
 pytestmark = pytest.mark.usefixtures("db")
 
@@ -170,6 +171,15 @@ def test_what_postgresql_compares_otherwise_than_the_model_says():
             cursor.execute(f'CREATE TABLE "Kind {kind}" (id serial PRIMARY KEY, "a name" {db_type})')
     found = {kind: _compares_by_bytes(connection, f"Kind {kind}", "a name") for kind in kinds}
     assert found == {kind: kind in ("plain", "varying", "other") for kind in kinds}
+
+
+def test_a_locked_table_holds_nobody_up_who_compiles(db):
+    with db.connect() as other, other.transaction():
+        other.execute("LOCK zoo_every")
+        with pytest.raises(OperationalError) as refused:
+            compiled(Every.objects.filter(date__year=2024))
+    assert is_passing(refused.value)  # so the server tries again
+    assert compiled(Every.objects.filter(date__year=2024)).shape.lifted
 
 
 @pytest.mark.parametrize("text", ["a\0", "\ud800"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,15 @@ _TABLE = """
     SELECT relname FROM pg_catalog.pg_class
     WHERE oid = coalesce(pg_catalog.pg_partition_root(pg_catalog.to_regclass(%s)), pg_catalog.to_regclass(%s))
 """
+
+
+@contextlib.contextmanager
+def impatient(connection: Any) -> Iterator[Any]:
+    """A cursor that waits for a locked table a second at most: an ALTER TABLE must not hold up everybody."""
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '1s'")
+        yield cursor
+        cursor.execute("SET LOCAL lock_timeout = DEFAULT")  # for a transaction around this one
 
 
 def tables_in_plan(connection: Any, text: str) -> set[str]:
@@ -28,7 +38,7 @@ def tables_in_plan(connection: Any, text: str) -> set[str]:
     Returns:
         Names without quotes, and without their schemas.
     """
-    with connection.cursor() as cursor:
+    with impatient(connection) as cursor:
         cursor.execute(f"EXPLAIN (FORMAT JSON, VERBOSE) {text}")
         (plan,) = cursor.fetchone()
         found: set[str] = set()

@@ -27,6 +27,7 @@ from django.db.models.sql.where import AND, WhereNode
 from trigger_ddp.api.dependencies import nodes_in
 from trigger_ddp.capture.columns import base_type, quoted_parts
 from trigger_ddp.live.evaluation import Part, Route
+from trigger_ddp.live.explain import impatient
 
 #: Constants of one ``__in`` above which it is left in the SQL.
 MOST_VALUES = 50
@@ -243,7 +244,7 @@ def _type_of(expression: Any, query: Query, compiler: Any) -> int:
         bare.add_annotation(expression, "_type")
         bare.set_values(["_type"])
         sql, params = bare.get_compiler(connection.alias).as_sql()
-        with connection.cursor() as cursor:
+        with impatient(connection) as cursor:
             cursor.execute(f"{sql} LIMIT 0", params)
             _known_types[name] = cursor.description[0].type_code
     return _known_types[name]
