@@ -8,8 +8,21 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, Value
-from django.db.models.functions import Concat, Upper
+from django.db.models import (
+    CharField,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    F,
+    FloatField,
+    OuterRef,
+    Prefetch,
+    Q,
+    Value,
+    Window,
+)  # fmt: skip
+from django.db.models.functions import Concat, RowNumber, Upper
+from django.db.models.lookups import LessThanOrEqual
 from django.test.utils import CaptureQueriesContext
 
 from tests.live.asking import ask, compiled, load, look
@@ -312,6 +325,51 @@ def test_prefetches_that_an_own_serialize_sees_are_not_shared():
     assert first.shape is not second.shape
     assert first.shape is tagged("a").shape
     assert [load(one)["1"].fields["tagged"] for one in (first, second)] == [b'["a"]', b'["b"]']
+
+
+class LoudBook(Book):
+    class Meta:
+        proxy = True
+        app_label = "bookstore"
+
+
+class Named(Collection):
+    """Shows of what class its instances are."""
+
+    model = Book
+
+    def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
+        return {"fields": {"class": type(obj).__name__}}
+
+
+def test_what_is_read_differently_is_not_shared():
+    def priced(field: Any) -> CompiledQuery:
+        return compiled(Book.objects.annotate(p=ExpressionWrapper(F("price"), output_field=field)))
+
+    def written(**translations: str) -> CompiledQuery:
+        names = "SELECT id, name AS a, email AS b FROM bookstore_author"
+        return compiled(Author.objects.raw(names, translations=translations))
+
+    first, second = priced(FloatField()), priced(CharField())
+    assert [load(one)["2"].fields["p"] for one in (first, second)] == [b"1.0", b'"1.00"']
+    books, loud = (compile_queryset(Named(), model.objects.filter(pk=1)) for model in (Book, LoudBook))
+    assert [load(one)["1"].fields["class"] for one in (books, loud)] == [b'"Book"', b'"LoudBook"']
+    right, wrong = written(a="name", b="email"), written(a="email", b="name")
+    assert [load(one)["1"].fields["name"] for one in (right, wrong)] == [b'"ada"', b'"ada@x"']
+
+
+def test_a_window_function_in_a_filter_is_no_matter_of_one_row():
+    first = LessThanOrEqual(Window(RowNumber(), order_by=F("id").asc()), 2)
+    query = compiled(Book.objects.filter(first))
+    assert (set(load(query)), query.shape.by_keys, query.shape.look) == ({"1", "2"}, False, None)
+
+
+def test_of_several_values_of_an_annotation_the_same_is_always_chosen():
+    query = compiled(Author.objects.annotate(wrote=F("books__title")))
+    before = load(query)["1"].fields["wrote"]
+    Book.objects.filter(author=1).order_by("pk").update(in_stock=False)
+    Book.objects.filter(author=1, pk=1).update(in_stock=True)
+    assert load(query)["1"].fields["wrote"] == before
 
 
 def test_a_slice_of_a_union_is_kept_live():

@@ -321,3 +321,16 @@ def test_one_row_may_concern_a_live_query_by_several_constants(engine):
     assert answer_named(engine, evaluation, {"a": ROWS["a"]}) == [((("a",), ("b",)), ["b"])]
     engine.release(query)
     assert engine.statistics().shapes == 0
+
+
+def test_nothing_is_begun_for_what_was_let_go_before_its_turn(engine):
+    query = NAMED.compiled({"t": EVERYTHING}, (("a",),))
+    loaded_first = engine.acquire(query)
+    [evaluation] = engine.due(0)
+    answer_named(engine, evaluation)
+    engine.receive(change("a"))
+    assert engine.next_due() == 10
+    engine.release(engine.acquire(NAMED.compiled({"t": EVERYTHING}, (("b",),))))
+    assert engine.due(1) == []
+    assert engine.next_due() == 10
+    assert [evaluation.queries for evaluation in engine.due(10)] == [(loaded_first,)]

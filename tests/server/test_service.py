@@ -162,6 +162,52 @@ def test_a_live_query_lingers_after_its_last_subscription(triggers):
     run(test, linger=10, clock=clock)
 
 
+def test_a_method_does_not_wait_for_a_query_that_nobody_wants_any_more(triggers):
+    clock = trio.testing.MockClock()
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        first = await hold(service)
+        await service.loaded(first)
+        first.load_at = 1000.0  # as if the database had been away
+        told = trio.Event()
+
+        async def wait_for_the_fence() -> None:
+            await service.everything_told(session_of(first))
+            told.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_for_the_fence)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            source.deliver([Gap("bookstore_author", "bulk"), Fence("1")])
+            await idle(service)
+            assert not told.is_set()
+            service.let_go(first)
+            clock.jump(2)
+            await idle(service)
+            assert told.is_set()
+
+    run(test, linger=1, clock=clock)
+
+
+def test_those_who_come_and_go_in_a_loop_leave_a_bounded_number_behind(triggers, monkeypatch):
+    monkeypatch.setattr("trigger_ddp.server.service.MOST_LINGERING", 3)
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        for number in range(10):
+            one = await service.workers.run(named, str(number))
+            service.let_go(await service.hold(one))
+        await idle(service)
+        assert service.engine.statistics().live_queries == 3
+
+    run(test, linger=1000, clock=trio.testing.MockClock())
+
+
+def named(name: str) -> CompiledQuery:
+    return compile_queryset(API.collection_for_model(Author), Author.objects.filter(name=name))
+
+
 def test_a_table_without_triggers_is_refused_and_not_listened_to_in_vain(db):
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()

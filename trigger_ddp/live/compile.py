@@ -195,7 +195,7 @@ class _Compiler:
             )
         fields, _ = fields_asked_for(self.queryset)
         serializer = self.collection.serializer(self.model, fields)
-        extras = [Extra(name, name, encode) for name, encode in self.extras(self.queryset)]
+        extras = [Extra(name, name, encode, kind) for name, encode, kind in self.extras(self.queryset)]
         text = self.composed(sql, params)
         identity = self.identity(serializer, extras, text)
         shape = _shapes.get(identity) or self.shared(CompiledShape(
@@ -225,7 +225,9 @@ class _Compiler:
         aliases = {f"_path{position}": path for position, path in enumerate(paths)}
         for alias, path in aliases.items():
             rows.query.add_annotation(F(path), alias)
-        extras = [Extra(aliases.get(name, name), name, encode) for name, encode in self.extras(rows)]
+        extras = [
+            Extra(aliases.get(name, name), name, encode, kind) for name, encode, kind in self.extras(rows)
+        ]
         if serializer.custom:
             related = related_of(queryset, self.collection)
             return serializer, extras, InstanceReader(serializer, extras, related, self.alias)
@@ -284,16 +286,22 @@ class _Compiler:
     # -- shared shapes --------------------------------------------------------------------------
 
     def identity(self, serializer: Serializer, extras: list[Extra], text: str) -> Identity:
-        """Equal for two querysets just when they can share a shape: the same SQL without what was lifted,
-        the same names for what it selects, the same dependencies."""
+        """Equal for two querysets just when they can share a shape: the same SQL but for what was lifted, the
+        same dependencies, and documents read in the same way. Whatever decides a document must be in it,
+        since the first to compile a shape gives it the reader for all who share it.
+        """
         declared = tuple(entry if isinstance(entry, str) else entry._meta.label for entry in self.declared)
         seen = prefetches_of(self.queryset) if serializer.custom else ()
+        read_as = [extra.kind for extra in extras]
+        read_as += map(repr, sorted(getattr(self.queryset, "translations", {}).items()))  # of a raw queryset
         version = str(conf.settings().bulk_threshold)  # it is in the version of every table
         return (
             text,
             self.collection.name,
+            self.model._meta.label,
             version,
             *_names(serializer, extras),
+            *read_as,
             "depends_on",
             *declared,
             *seen,
@@ -365,9 +373,9 @@ def _why_rows_depend_on_each_other(query: Query) -> str:
         return "it is a slice"
     if query.distinct_fields:
         return "it is DISTINCT ON some fields"
-    if any(map(_is_over, query.annotations.values())):
+    if query.where.contains_over_clause or any(map(_is_over, query.annotations.values())):
         return "it has a window function"
-    return "it aggregates" if query.group_by is not None else ""
+    return "it aggregates" if query.group_by is not None or query.where.contains_aggregate else ""
 
 
 def _order_definitely(query: Query) -> None:

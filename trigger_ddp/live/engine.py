@@ -136,9 +136,15 @@ class Engine:
             now: seconds on any steady clock, the same one in every call.
         """
         ready = [shape for shape in self._active if shape.start_at <= now]
+        evaluations = []
         for shape in ready:
             del self._active[shape]
-        return [shape.start(now, self._requery_interval) for shape in ready]
+            evaluation = shape.start(now, self._requery_interval)
+            if evaluation is None:
+                self._activate(shape)
+            else:
+                evaluations.append(evaluation)
+        return evaluations
 
     def next_due(self) -> float | None:
         """When `due` will have something though nothing else happens; None if never."""

@@ -42,21 +42,27 @@ def fields_asked_for(queryset: Any) -> tuple[frozenset[str] | None, list[str]]:
     return frozenset(asked) - set(paths), paths
 
 
-def extras_of(queryset: Any, collection: Collection, alias: str) -> Iterator[tuple[str, Encode]]:
-    """The fields that a queryset adds to its documents, by the names they are selected by, with how their
-    values are encoded: annotations, ``extra(select=…)``, and columns of raw SQL that are no fields."""
+def extras_of(queryset: Any, collection: Collection, alias: str) -> Iterator[tuple[str, Encode, str]]:
+    """The fields that a queryset adds to its documents: annotations, ``extra(select=…)``, and columns of raw
+    SQL that are no fields.
+
+    Returns:
+        The names they are selected by, how their values are encoded, and what tells that from other ways.
+    """
     if isinstance(queryset, RawQuerySet):
         quote = connections[alias].introspection.identifier_converter
         model: Any = queryset.model
         known = {quote(field.column) for field in model._meta.concrete_fields}
         for name in queryset.using(alias).columns:
             if quote(name) not in known and name not in queryset.model_fields:
-                yield name, ejson.encode
+                yield name, ejson.encode, ""
         return
     for name, annotation in queryset.query.annotation_select.items():
-        yield name, encoder_of(annotation.output_field, collection.decimal_as)
+        field = annotation.output_field
+        kind = f"{type(annotation).__qualname__} {type(field).__qualname__} {field.deconstruct()[1:]}"
+        yield name, encoder_of(field, collection.decimal_as), kind
     for name in queryset.query.extra_select:
-        yield name, ejson.encode
+        yield name, ejson.encode, ""
 
 
 def related_of(queryset: Any, collection: Collection) -> list[Any]:

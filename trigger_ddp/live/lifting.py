@@ -250,6 +250,12 @@ def _type_of(expression: Any, query: Query, compiler: Any) -> int:
     return _known_types[name]
 
 
+def forget_columns() -> None:
+    """Ask the database again what its columns are: it may be another one."""
+    _known_types.clear()
+    _known_facts.clear()
+
+
 def _database(connection: Any) -> tuple[str, ...]:
     where = connection.settings_dict
     return where["HOST"], str(where["PORT"]), where["NAME"]

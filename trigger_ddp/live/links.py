@@ -92,7 +92,9 @@ class KeyIn(Expression):
 
 def _as_named(alias: str, compiler: Any) -> str:
     """An alias as PostgreSQL knows it: those that Django makes up, such as T4, it does not quote."""
-    return alias.lower() if compiler.quote_name_unless_alias(alias) == alias else alias
+    # Django 6.1 quotes all, and calls it so.
+    quote = getattr(compiler, "quote_name", None) or compiler.quote_name_unless_alias
+    return alias.lower() if quote(alias) == alias else alias
 
 
 def joins_of(query: Query, alias: str) -> Query:

@@ -26,11 +26,13 @@ class Extra:
         name: the field's name in the document.
         alias: by which name it is selected.
         encode: gives the EJSON text of a value; not called for None.
+        kind: what its values are converted and encoded by: the same SQL may be read as different things.
     """
 
     name: str
     alias: str
     encode: Callable[[Any], bytes]
+    kind: str
 
 
 class Reader(Protocol):
@@ -142,7 +144,11 @@ def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, al
         for row in rows:
             route = tuple(row[:routes])
             if route in wanted:
-                found[tuple(row[routes:start]), route] = row
+                name = tuple(row[routes:start]), route
+                known = found.get(name)
+                # An annotation through such a join has several values: always the same one is chosen.
+                if known is None or (known != row and repr(row) < repr(known)):
+                    found[name] = row
         converted = _converted(found.values(), converters, start, alias)
         documents = reader.documents([values[start:end] for values in converted])
         return [Answer(key, route, document) for (key, route), document in zip(found, documents, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Key, Transition
@@ -135,6 +135,11 @@ class LiveQuery:
             del self._keys[document.id]
 
 
+def _names(key: Key, document: Document) -> tuple[Key | str, ...]:
+    """What a held row is found by."""
+    return (key,) if key == (document.id,) else (key, document.id)
+
+
 class Shape:
     """All live queries that the same statements answer, and what these are still to look at.
 
@@ -151,7 +156,7 @@ class Shape:
 
     def __init__(self, compiled: CompiledShape) -> None:
         self.compiled = compiled
-        self.by_route: dict[Route, list[LiveQuery]] = {}
+        self.by_route: dict[Route, dict[LiveQuery, None]] = {}
         self.running: Evaluation | None = None
         self.received = self.evaluated = 0
         self.retry_at = 0.0
@@ -163,8 +168,9 @@ class Shape:
         self._load_is_next = True  # looks and loads take turns
         self._asked_at = 0  # what `received` was when the running look began …
         self._asked: dict[LiveQuery, int] = {}  # … and `asked` when the running load did
-        #: Who holds a row, by its key and by its document's id. Not kept where there is but one live query.
-        self._holders: dict[Key, list[LiveQuery]] = {}
+        #: Who holds a row, by its key, and by its document's id where that is another. Not kept where there
+        #: is but one live query.
+        self._holders: dict[Key | str, dict[LiveQuery, None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._queries)
@@ -182,7 +188,7 @@ class Shape:
         if query is None:
             query = self._queries[compiled.routes] = LiveQuery(self, compiled.routes)
             for route in compiled.routes:
-                self.by_route.setdefault(route, []).append(query)
+                self.by_route.setdefault(route, {})[query] = None
             self.load(query)
         return query
 
@@ -192,7 +198,7 @@ class Shape:
             return False
         del self._queries[query.routes]
         for route in query.routes:
-            self.by_route[route].remove(query)
+            del self.by_route[route][query]
             if not self.by_route[route]:
                 del self.by_route[route]
         self._load.pop(query, None)
@@ -205,23 +211,24 @@ class Shape:
     def note_held(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query holds a document now."""
         if self.compiled.lifted:
-            for name in {key, (document.id,)}:
-                self._holders.setdefault(name, []).append(query)
+            for name in _names(key, document):
+                self._holders.setdefault(name, {})[query] = None
 
     def note_dropped(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query does not hold a document any more."""
         if self.compiled.lifted:
-            for name in {key, (document.id,)}:
+            for name in _names(key, document):
                 holders = self._holders[name]
-                holders.remove(query)
+                del holders[query]
                 if not holders:
                     del self._holders[name]
 
-    def holders(self, document_id: str) -> Iterable[LiveQuery]:
+    def holders(self, document_id: str) -> Collection[LiveQuery]:
         """The live queries that hold a document with this id, and perhaps some that do not."""
-        return dict.fromkeys(self._holders.get((document_id,), ())) if self.compiled.lifted else self.queries
+        by_key, by_id = self._holding((document_id,)), self._holders.get(document_id)
+        return {**dict.fromkeys(by_key), **by_id} if by_id else by_key
 
-    def _holding(self, key: Key) -> Iterable[LiveQuery]:
+    def _holding(self, key: Key) -> Collection[LiveQuery]:
         """The live queries that hold a row, and perhaps some that do not."""
         return self._holders.get(key, ()) if self.compiled.lifted else self.queries
 
@@ -257,15 +264,17 @@ class Shape:
     def look_at_everything(self) -> None:
         """Any row may have changed: load all live queries again instead of looking at single rows."""
         self._keys, self._follow = set(), {}
-        for query in self._queries.values():
-            self.load(query)
+        if len(self._load) < len(self._queries):
+            for query in self._queries.values():
+                self.load(query)
         if self.running is None or self.running.queries:
             self.evaluated = self.received  # what comes of it, each live query's `answered` tells
 
     def load(self, query: LiveQuery) -> None:
         """Load one live query, or load it again."""
-        query.asked += 1
-        self._put(query)
+        if query not in self._load:  # else what it waits for already is late enough
+            query.asked += 1
+            self._put(query)
 
     def _put(self, query: LiveQuery) -> None:
         self._load[query] = None
@@ -273,17 +282,23 @@ class Shape:
 
     # -- evaluations ----------------------------------------------------------------------------
 
-    def start(self, now: float, interval: float) -> Evaluation:
+    def start(self, now: float, interval: float) -> Evaluation | None:
         """Empty the inbox into an evaluation. Only when `start_at` has come, and none runs.
 
         Args:
             now: as for `Engine.due`.
             interval: seconds before which the live queries that it loads are not loaded again.
+
+        Returns:
+            The evaluation; None if what was due is no longer wanted.
         """
         assert self.running is None
         looks = bool(self._keys or self._follow)
         queries = self._due(now) if self._load_is_next or not looks else ()
         self._load_is_next = not queries
+        if not queries and not looks:
+            self._load_from = min((query.load_at for query in self._load), default=math.inf)
+            return None
         if queries:
             self._asked = {query: query.asked for query in queries}
             for query in queries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from trigger_ddp.live.document import Document, Fields, Key, Transition
@@ -11,7 +11,7 @@ from trigger_ddp.live.document import Document, Fields, Key, Transition
 class Group(Protocol):
     """Layers that are asked together who of them holds a document."""
 
-    def holders(self, document_id: str) -> Iterable[Layer]:
+    def holders(self, document_id: str) -> Collection[Layer]:
         """Those that hold it, and perhaps some that do not."""
 
 
@@ -49,7 +49,7 @@ class Published:
         """Itself: it has nothing in common with others."""
         return self
 
-    def holders(self, document_id: str) -> Iterable[Published]:
+    def holders(self, document_id: str) -> Collection[Published]:
         """Itself."""
         return (self,)
 

@@ -13,7 +13,6 @@ a document, the order is kept for each of that document's fields, for as long as
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ class CollectionView:
         self._collection = collection
         self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
         self._since: dict[Layer, int] = {}  # numbers in that order
-        self._groups: Counter[Group] = Counter()  # the layers' groups, with the number of layers
+        self._groups: dict[Group, dict[Layer, None]] = {}  # the layers by the groups they belong to
         self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
@@ -101,7 +100,7 @@ class CollectionView:
         if self._layers[layer] > 1:
             return False
         self._since[layer] = next(_numbers)
-        self._groups[layer.group] += 1
+        self._groups.setdefault(layer.group, {})[layer] = None
         return True
 
     def tell_some(self, layer: Layer, most: int) -> bool:
@@ -134,7 +133,7 @@ class CollectionView:
             if document.id not in untold:
                 self._step(layer, Transition(document.id, document, None))
         del self._layers[layer], self._since[layer]
-        self._groups[layer.group] -= 1
+        del self._groups[layer.group][layer]
         if not self._groups[layer.group]:
             del self._groups[layer.group]
         return True
@@ -204,14 +203,13 @@ class CollectionView:
 
     def _holding(self, document_id: str) -> Iterator[tuple[Layer, Fields]]:
         """The layers that have told of a document, and their fields of it, the first told first."""
-        # Each group is asked once: a session may hold thousands of live queries of one shape.
-        holders = [
-            layer
-            for group in self._groups
-            for layer in group.holders(document_id)
-            if layer in self._layers and document_id not in self._untold.get(layer, ())
-        ]
-        for layer in sorted(holders, key=self._since.__getitem__):
+        told = []
+        for group, layers in self._groups.items():
+            # A session may have thousands of live queries of one shape, and a document as many holders.
+            holders = group.holders(document_id)
+            fewer, more = (layers, holders) if len(layers) < len(holders) else (holders, layers)
+            told += [one for one in fewer if one in more and document_id not in self._untold.get(one, ())]
+        for layer in sorted(told, key=self._since.__getitem__):
             document = layer.find(document_id)
             if document is not None:
                 yield layer, document.fields

@@ -24,6 +24,7 @@ from trigger_ddp.errors import MeteorError, TriggersMissing
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation
+from trigger_ddp.live.lifting import forget_columns
 from trigger_ddp.live.shape import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.published import Layer
@@ -42,6 +43,9 @@ T = TypeVar("T")
 
 #: Seconds after which a table that was locked is asked about again.
 LOCKED_SECONDS = 0.5
+
+#: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory.
+MOST_LINGERING = 1000
 
 INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
@@ -111,6 +115,7 @@ class Service:
                 continue
             if isinstance(event, Gap) and event.table is None:
                 self._trigger_checked.clear()  # a restored or failed-over database may have other triggers
+                forget_columns()  # … and other columns
             self.engine.receive(event)
             self.users.receive(event)
         self._continue()
@@ -122,6 +127,10 @@ class Service:
             self._nursery.start_soon(self._evaluate, evaluation)
         if self.engine.next_due() is not None:
             self._timetable_changed.set()
+        self._let_pass()
+
+    def _let_pass(self) -> None:
+        """Let those go on whose barrier is behind everything."""
         waiting = []
         for fenced in self._behind_barriers:
             assert fenced.barrier is not None
@@ -222,6 +231,7 @@ class Service:
         """End one `hold`. The last one ends some time later, in case somebody comes back to the query."""
         if query.holds == 1 and query.state is not State.FAILED and self.settings.linger:
             self._lingering[query] = trio.current_time() + self.settings.linger
+            self._end_lingering()
             self._timetable_changed.set()
         else:
             self._release(query)
@@ -229,10 +239,15 @@ class Service:
     def _release(self, query: LiveQuery) -> None:
         self.engine.release(query)
         self._unuse(query.shape.compiled)
+        self._let_pass()  # a barrier does not wait for what nobody wants
 
     def _end_lingering(self) -> None:
+        """End those whose time is over; they linger in the order in which they were let go."""
         now = trio.current_time()
-        for query in [query for query, until in self._lingering.items() if until <= now]:
+        while self._lingering:
+            query, until = next(iter(self._lingering.items()))
+            if until > now and len(self._lingering) <= MOST_LINGERING:
+                return
             del self._lingering[query]
             self._release(query)
 
