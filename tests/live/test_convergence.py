@@ -18,7 +18,7 @@ from trigger_ddp.live.depends import Dependency
 from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation, Route, Statement
 from trigger_ddp.live.links import Link
-from trigger_ddp.live.shape import LiveQuery, State
+from trigger_ddp.live.query import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Subscription
 

@@ -14,7 +14,8 @@ from trigger_ddp.live.document import Key
 from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import MOST_KEYS, Answers, Evaluation, Part, Statement
 from trigger_ddp.live.links import Link
-from trigger_ddp.live.shape import MOST_LOADED, LiveQuery, State
+from trigger_ddp.live.query import LiveQuery, State
+from trigger_ddp.live.shape import MOST_LOADED
 
 ROWS = {key: {"n": 1, "name": key} for key in "abc"}
 ALL = Query("all", lambda row: True)

@@ -8,7 +8,8 @@ import pytest
 
 from tests.live.strict import Query, StrictSession
 from trigger_ddp.live.document import Document
-from trigger_ddp.live.shape import Delta, LiveQuery, Shape
+from trigger_ddp.live.query import Delta, LiveQuery
+from trigger_ddp.live.shape import Shape
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Subscription
 

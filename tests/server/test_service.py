@@ -19,7 +19,7 @@ from trigger_ddp.demo.bookstore.models import Author
 from trigger_ddp.errors import TriggersMissing
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
-from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.live.query import LiveQuery
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.service import Service

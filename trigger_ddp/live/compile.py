@@ -21,16 +21,13 @@ from weakref import WeakValueDictionary
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
-from django.db.models import F, Q, QuerySet
-from django.db.models.expressions import Col
-from django.db.models.query import ModelIterable
-from django.db.models.sql.constants import LOUTER
+from django.db.models import F, QuerySet
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import AND, WhereNode
 
 from trigger_ddp import conf
 from trigger_ddp.api import Collection
-from trigger_ddp.api.dependencies import has_raw_sql, nodes_in
+from trigger_ddp.api.dependencies import has_raw_sql
 from trigger_ddp.api.documents import Serializer
 from trigger_ddp.api.publication import Dependency as DeclaredDependency
 from trigger_ddp.capture.tables import Table
@@ -41,6 +38,14 @@ from trigger_ddp.live.evaluation import Part, Statement
 from trigger_ddp.live.fields import extras_of, fields_asked_for, prefetches_of, related_of
 from trigger_ddp.live.lifting import MOST_ROUTES, Lifted, RouteIn, lift, routes_of, routes_sql
 from trigger_ddp.live.links import KeyIn, KeyText
+from trigger_ddp.live.querysets import (
+    bare,
+    drop_outer_joins,
+    in_combination,
+    is_over,
+    order_definitely,
+    why_rows_depend_on_each_other,
+)
 from trigger_ddp.live.readers import (
     Converters,
     Extra,
@@ -107,9 +112,9 @@ class _Compiler:
             sql, params = query.get_compiler(self.alias).as_sql()
             return self.evaluated(sql, params, f"it is a slice of a {query.combinator}")
         if query.combinator:
-            combined = _in_combination(self.model, query)
+            combined = in_combination(self.model, query)
             return self.kept_by_keys(QuerySet(self.model, using=self.alias).filter(combined))
-        if because := _why_rows_depend_on_each_other(query):
+        if because := why_rows_depend_on_each_other(query):
             return self.run_again(because)
         return self.kept_by_keys(self.queryset)
 
@@ -122,7 +127,7 @@ class _Compiler:
         return CompiledQuery(shape, ((),))
 
     def kept_by_keys(self, queryset: Any) -> CompiledQuery:
-        rows = _bare(queryset, self.alias)
+        rows = bare(queryset, self.alias)
         rows.query.clear_ordering(force=True)
         rows.query.distinct = False  # the key is selected: reading drops the repetitions that joins make
         lifted, others, _ = lift(rows.query, self.alias, most_routes=MOST_ROUTES)
@@ -152,9 +157,9 @@ class _Compiler:
         return CompiledQuery(shape, routes_of(lifted))
 
     def run_again(self, because: str) -> CompiledQuery:
-        rows = _bare(self.queryset, self.alias)
+        rows = bare(self.queryset, self.alias)
         if rows.query.is_sliced:
-            _order_definitely(rows.query)
+            order_definitely(rows.query)
         # The window of a list's rows is not made of the windows of each constant's.
         lifted, others, bound = lift(rows.query, self.alias, most_routes=1)
         rows.query.where = bound
@@ -271,17 +276,17 @@ class _Compiler:
         to it by leaving: nothing, unless it stood before the window, or was counted by a window function.
         """
         where, _, over = others.split_having_qualify()
-        if query.low_mark or over is not None or any(map(_is_over, query.annotations.values())):
+        if query.low_mark or over is not None or any(map(is_over, query.annotations.values())):
             return None
-        bare = query.chain()
-        bare.clear_ordering(force=True)
-        bare.clear_limits()
-        bare.group_by, bare.distinct, bare.distinct_fields, bare.annotations = None, False, (), {}
-        bare.where = WhereNode([where] if where is not None else [], AND)
-        _drop_outer_joins(bare, [bare.where, *(one.expression for one in lifted)])
+        plain = query.chain()
+        plain.clear_ordering(force=True)
+        plain.clear_limits()
+        plain.group_by, plain.distinct, plain.distinct_fields, plain.annotations = None, False, (), {}
+        plain.where = WhereNode([where] if where is not None else [], AND)
+        drop_outer_joins(plain, [plain.where, *(one.expression for one in lifted)])
         named = {f"_route{position}": one.expression for position, one in enumerate(lifted)} | self.keys
-        selected: Any = QuerySet(self.model, bare).annotate(**named).values_list(*named)
-        return self.statement(selected.query, self.key_in(bare))
+        selected: Any = QuerySet(self.model, plain).annotate(**named).values_list(*named)
+        return self.statement(selected.query, self.key_in(plain))
 
     # -- shared shapes --------------------------------------------------------------------------
 
@@ -319,89 +324,6 @@ def _names(serializer: Serializer, extras: list[Extra]) -> tuple[str, ...]:
 
 def _nothing(*_: Any) -> list[Any]:
     return []
-
-
-def _bare(queryset: Any, alias: str) -> Any:
-    """A queryset of the same rows without what only decides how they are handed out."""
-    bare = queryset._chain()
-    bare._db = alias
-    bare._iterable_class = ModelIterable
-    bare._fields = None
-    bare.query.select_for_update = False
-    bare.query.clear_deferred_loading()
-    bare.query.select_related = False
-    bare.query.clear_select_fields()
-    return bare
-
-
-def _in_combination(model: Any, query: Query) -> Q:
-    """Whether a row is in a union, intersection or difference, each of its parts asked for itself."""
-    if query.is_sliced:
-        raise NotLive(
-            f"a slice of a {query.combinator} inside of another of {model._meta.label} can't be live"
-        )
-    parts = [
-        _in_combination(model, part)
-        if part.combinator
-        else Q(pk__in=QuerySet(model, query=part.clone()).values("pk"))
-        for part in query.combined_queries
-    ]
-    first, *others = parts
-    for other in others:
-        if query.combinator == "union":
-            first |= other
-        else:
-            first &= other if query.combinator == "intersection" else ~other
-    return first
-
-
-def _why_rows_depend_on_each_other(query: Query) -> str:
-    """Why a query can't be kept by keys, for people; empty if it can.
-
-    Raises:
-        NotLive: its rows are not those of its model.
-    """
-    model: Any = query.model
-    if isinstance(query.group_by, tuple):
-        grouped = {node.target for node in nodes_in(query.group_by) if isinstance(node, Col)}
-        if not grouped.issuperset(model._meta.pk_fields):
-            raise NotLive(
-                f"a queryset of {model._meta.label} groups its rows by something else than their key, "
-                "so that they have no ids; annotate() the model's rows instead of values()"
-            )
-    if query.is_sliced:
-        return "it is a slice"
-    if query.distinct_fields:
-        return "it is DISTINCT ON some fields"
-    if query.where.contains_over_clause or any(map(_is_over, query.annotations.values())):
-        return "it has a window function"
-    return "it aggregates" if query.group_by is not None or query.where.contains_aggregate else ""
-
-
-def _order_definitely(query: Query) -> None:
-    """Have rows that are equal in a query's order ordered too: else they may come and go with every run."""
-    model: Any = query.model
-    if not query.extra_order_by:
-        ordering = query.order_by or (model._meta.ordering if query.default_ordering else ())
-        query.order_by = (*ordering, "pk")
-
-
-def _is_over(annotation: Any) -> bool:
-    return bool(getattr(annotation, "contains_over_clause", False))
-
-
-def _drop_outer_joins(query: Query, expressions: list[Any]) -> None:
-    """Leave out the outer joins that no expression speaks of; they filter nothing and repeat rows."""
-    needed = {
-        node.alias for expression in expressions for node in nodes_in(expression) if isinstance(node, Col)
-    }
-    needed |= {name for name, join in query.alias_map.items() if join.join_type != LOUTER}
-    for name in list(needed):
-        while name in query.alias_map and (name := query.alias_map[name].parent_alias) is not None:
-            needed.add(name)
-    query.alias_refcount = {
-        name: count if name in needed else 0 for name, count in query.alias_refcount.items()
-    }
 
 
 def _for_each_route(statement: Statement, lifted: list[Lifted]) -> Statement:

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.live.compiled import CompiledQuery, Identity
 from trigger_ddp.live.evaluation import Answers, Evaluation
-from trigger_ddp.live.shape import Delta, LiveQuery, Shape
+from trigger_ddp.live.query import Delta, LiveQuery
+from trigger_ddp.live.shape import Shape
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from trigger_ddp.live.document import Document, Key
 if TYPE_CHECKING:
     from trigger_ddp.live.compiled import CompiledShape
     from trigger_ddp.live.links import Link
-    from trigger_ddp.live.shape import LiveQuery, Shape
+    from trigger_ddp.live.query import LiveQuery
+    from trigger_ddp.live.shape import Shape
 
 #: Rows to look at by their keys, above which looking at everything is cheaper; bounds the memory too.
 MOST_KEYS = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trigger_ddp.live.shape import Delta
+from trigger_ddp.live.query import Delta
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session
 from trigger_ddp.protocol.views import Broadcast

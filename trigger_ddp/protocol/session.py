@@ -17,7 +17,7 @@ from typing import Any
 from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api import Publication
 from trigger_ddp.errors import MeteorError
-from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.live.query import LiveQuery
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
 from trigger_ddp.protocol.handle import RunningHandle

@@ -25,7 +25,7 @@ from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation
 from trigger_ddp.live.lifting import forget_columns
-from trigger_ddp.live.shape import LiveQuery, State
+from trigger_ddp.live.query import LiveQuery, State
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session, Subscription

@@ -15,7 +15,7 @@ from trigger_ddp.api import API, get_meteor_id, this
 from trigger_ddp.api.arguments import bind
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.compiled import CompiledQuery
-from trigger_ddp.live.shape import LiveQuery
+from trigger_ddp.live.query import LiveQuery
 from trigger_ddp.protocol.handle import RunningHandle
 from trigger_ddp.protocol.requests import Subscribe
 from trigger_ddp.protocol.session import Session, Subscription
