@@ -147,6 +147,17 @@ def test_a_raw_queryset(registered):
     assert "bookstore_author  trigger installed; everything is looked at again" in said
 
 
+class Everywhere(Publication):
+    name = None
+    queries = [Author.objects.all()]
+
+
+def test_a_universal_publication(registered):
+    API.register(Everywhere)
+    assert "Everywhere (universal)" in explain()
+    assert explain("Everywhere").startswith("Everywhere()\n")
+
+
 def test_as_a_user(registered):
     user = User.objects.create(username="ada")
     assert '"bookstore_author"."name" = ada\n' in explain("Mine", user=str(user.pk))

@@ -110,6 +110,19 @@ def test_who_can_not_be_logged_in(client: DDPClient, server: Server, method: str
     server.wait_for_log("set_user_id takes a user's document id or primary key, or None, not list")
 
 
+@pytest.mark.parametrize("method", ["login_and_look", "login_and_look_async"])
+def test_the_rest_of_the_method_is_the_new_users(client: DDPClient, method: str) -> None:
+    assert ok(client.call(method, 1)) == [None, 1, 1]
+    assert ok(client.call(method, 2)) == [1, 2, 2]
+    assert ok(client.call(method, None)) == [2, None, None]
+
+
+def test_a_forgotten_await_is_no_login(client: DDPClient, server: Server) -> None:
+    server.errors_expected = True
+    assert client.call("login_without_await", 1)["error"]["error"] == 500
+    assert "login_without_await has called this.set_user_id without awaiting it" in server.log()
+
+
 def test_two_users_with_documents_in_common(client: DDPClient) -> None:
     subscription = client.subscribe("AuthorsOfMyLetter")
     everything = client.subscribe("AllTags")

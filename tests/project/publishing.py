@@ -178,11 +178,27 @@ class UserMethods(APIMixin):
     @api_endpoint
     def login(self, user_id: Any) -> Any:
         this.set_user_id(user_id)
-        return this.user_ddp_id  # as the method began
+        return this.user_ddp_id
 
     @api_endpoint
     async def login_async(self, user_id: Any) -> None:
         await this.set_user_id(user_id)
+
+    @api_endpoint
+    def login_and_look(self, user_id: Any) -> list[Any]:
+        before = this.user_id
+        this.set_user_id(user_id)
+        return [before, this.user_id, this.user and this.user.pk]
+
+    @api_endpoint
+    async def login_and_look_async(self, user_id: Any) -> list[Any]:
+        before = this.user_id
+        await this.set_user_id(user_id)
+        return [before, this.user_id, this.user and this.user.pk]
+
+    @api_endpoint
+    async def login_without_await(self, user_id: Any) -> None:
+        this.set_user_id(user_id).close()
 
     @api_endpoint
     async def login_in_thread(self, user_id: Any) -> None:

@@ -53,5 +53,9 @@ class This:
         finally:
             _bound.reset(token)
 
+    def rebind(self, **values: Any) -> None:
+        """Bind other values until the end of the ``with`` block around: a method may change its user."""
+        _bound.set({**_bound.get(), **values})
+
 
 this = This()

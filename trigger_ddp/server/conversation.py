@@ -15,7 +15,7 @@ from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.methods import run_method
-from trigger_ddp.server.service import Service
+from trigger_ddp.server.service import INTERNAL_ERROR, Service
 from trigger_ddp.server.subscribing import Publications
 from trigger_ddp.server.websocket import Connection, ConnectionClosed
 
@@ -178,7 +178,11 @@ class Conversation:
             self._identity.end()  # the connection is closed, though the method may run on, on its thread
             raise
         else:
-            self._session.send(messages.result(call.id, value))
+            if setter.forgotten:
+                logger.error("method %s has called this.set_user_id without awaiting it", call.method)
+                self._session.send(messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
+            else:
+                self._session.send(messages.result(call.id, value))
         finally:
             setter.end()
         self._finished.append(call.id)

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
+from trigger_ddp.api import this
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.server.service import Service
-from trigger_ddp.server.subscribing import Publications, Run
+from trigger_ddp.server.subscribing import Publications, Run, user_shown
 from trigger_ddp.server.users import Watch, find_user, reload_user, snapshot
 
 T = TypeVar("T")
@@ -69,6 +70,10 @@ class Identity:
     def current(self) -> bool:
         """Whether the client sees what the user, as far as is known, may see."""
         return not self.stale and not self._refreshing
+
+    def shown(self) -> dict[str, Any]:
+        """What `this` shows of the user."""
+        return user_shown(self._publications.user)
 
     async def wait_current(self) -> None:
         """Wait until `refresh` has dealt with what it is to deal with."""
@@ -150,8 +155,8 @@ class UserSetter:
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
         self._over = False
-        #: Whether it was called.
-        self.used = False
+        #: Whether it was called, and whether what it returned is still to be awaited.
+        self.used = self.forgotten = False
 
     def end(self) -> None:
         """The method has ended."""
@@ -164,17 +169,21 @@ class UserSetter:
             On a worker thread None, when the client has been told. On the event loop an awaitable.
         """
         if trio.lowlevel.in_trio_run():
+            self.forgotten = True
             return self._on_event_loop(user_id)
         jobs: _Jobs = queue.SimpleQueue()
         self._token.run_sync_soon(self._start, user_id, jobs)
         while not isinstance(job := jobs.get(), outcome.Outcome):
             job()
         job.unwrap()
+        this.rebind(**self._identity.shown())
         return None
 
     async def _on_event_loop(self, user_id: Any) -> None:
+        self.forgotten = False
         self._begin()
         await self._identity.become(user_id, self._identity._in_workers)
+        this.rebind(**self._identity.shown())
 
     def _begin(self) -> None:
         if self._identity.ended:

@@ -65,13 +65,15 @@ class Publications:
         self._client = client
         self._nursery = nursery
 
+    @property
+    def user(self) -> Any:
+        """The session's user, or None."""
+        return self._session.user
+
     def context(self) -> dict[str, Any]:
         """What `this` shows to the session's publications and methods."""
-        user = self._session.user
         return {
-            "user": user,
-            "user_id": None if user is None else user.pk,
-            "user_ddp_id": get_meteor_id(user),
+            **user_shown(self.user),
             "connection": self._client,
             "in_thread": self._service.workers.run,
         }
@@ -304,6 +306,15 @@ class Publications:
     def _let_go(self, subscription: Subscription) -> None:
         for query in subscription.release():
             self._service.let_go(query)
+
+
+def user_shown(user: Any) -> dict[str, Any]:
+    """What `this` shows of a user, or of nobody."""
+    return {
+        "user": user,
+        "user_id": None if user is None else user.pk,
+        "user_ddp_id": get_meteor_id(user),
+    }
 
 
 def _universal() -> list[Subscription]:

@@ -66,17 +66,20 @@ class Command(BaseCommand):
         if options["publication"] is None:
             for name in sorted(API.publications):
                 self.stdout.write(name)
+            for publication in API.universal_publications:
+                self.stdout.write(f"{publication.label} (universal)")
             return
         self.connection = connections[conf.settings().database]
         publication = find_publication(options["publication"])
         if publication.publish is not None:
             raise CommandError(
-                f"{publication.name} is a function that tells its documents itself; it has no SQL to explain"
+                f"{publication.label} is a function that tells its documents itself; it has no SQL to explain"
             )
         params = [parameter(text) for text in options["params"]]
         self.warnings = 0
+        self.user = options["user"]
         shown = ", ".join(json.dumps(value, ensure_ascii=False) for value in params)
-        self.write(f"{publication.name}({shown})", bold=True)
+        self.write(f"{publication.label}({shown})", bold=True)
         for number, (collection, queryset) in enumerate(querysets(publication, params, options["user"]), 1):
             self.write("")
             self.explain(number, publication, collection, queryset)
@@ -99,6 +102,10 @@ class Command(BaseCommand):
         shape = compiled.shape
         if shape.load is None and not shape.tables:
             self.write("   matches nothing, whatever is in the database")
+            if self.user is None and collection.user_rels:
+                self.write(
+                    f"   for nobody, because of user_rel {', '.join(collection.user_rels)}: try --user PK"
+                )
             return
         own = ", and what its own serialize adds" if collection.overrides_serialize else ""
         self.write(f"   fields: {', '.join(shape.fields) or 'none'}{own}")
@@ -251,10 +258,13 @@ class Command(BaseCommand):
 
 def find_publication(name: str) -> Publication:
     """The publication called ``name``."""
-    publication = API.publications.get(name)
+    known = {**{one.label: one for one in API.universal_publications}, **API.publications}
+    publication = known.get(name)
     if publication is None:
-        close = difflib.get_close_matches(name, API.publications, 3) or sorted(API.publications)[:10]
-        raise CommandError(f"there is no publication {name!r}; there is: {', '.join(close)}")
+        close = difflib.get_close_matches(name, known, 3)
+        shown = close or sorted(known)[:10]
+        more = f", … ({len(known) - 10} more)" if not close and len(known) > 10 else ""
+        raise CommandError(f"there is no publication {name!r}; there is: {', '.join(shown)}{more}")
     return publication
 
 
@@ -275,11 +285,11 @@ def querysets(
         return list(_visible(publication, params, user))
     except MeteorError as error:
         details = f": {error.details}" if error.details else ""
-        raise CommandError(f"{publication.name} refuses: {error.message}{details}") from error
+        raise CommandError(f"{publication.label} refuses: {error.message}{details}") from error
     except ConfigurationError as error:
-        raise CommandError(f"{publication.name}: {error}") from error
+        raise CommandError(f"{publication.label}: {error}") from error
     except Exception as error:
-        raise CommandError(f"{publication.name} raises {type(error).__name__}: {error}") from error
+        raise CommandError(f"{publication.label} raises {type(error).__name__}: {error}") from error
 
 
 def _visible(publication: Publication, params: list[Any], user: Any) -> Iterator[tuple[Collection, Any]]:
