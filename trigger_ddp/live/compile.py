@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Window
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import AND, WhereNode
 
 from trigger_ddp import conf
 from trigger_ddp.api import Collection
-from trigger_ddp.api.dependencies import has_raw_sql
+from trigger_ddp.api.dependencies import has_raw_sql, nodes_in
 from trigger_ddp.api.documents import Serializer
 from trigger_ddp.api.publication import Dependency as DeclaredDependency
 from trigger_ddp.capture.tables import Table
@@ -107,10 +108,11 @@ class _Compiler:
     def compile(self) -> CompiledQuery:
         query = self.queryset.query
         if not isinstance(query, Query):
-            return self.evaluated(query.sql, query.params or (), "PostgreSQL alone understands a raw query")
-        if query.combinator and query.is_sliced:
+            return self.evaluated(query.sql, query.params, "PostgreSQL alone understands a raw query")
+        if query.combinator and (query.is_sliced or query.annotation_select or query.extra_select):
             sql, params = query.get_compiler(self.alias).as_sql()
-            return self.evaluated(sql, params, f"it is a slice of a {query.combinator}")
+            kind = "slice" if query.is_sliced else "union with annotations"
+            return self.evaluated(sql, params, f"it is a {kind} of a {query.combinator}")
         if query.combinator:
             combined = in_combination(self.model, query)
             return self.kept_by_keys(QuerySet(self.model, using=self.alias).filter(combined))
@@ -132,7 +134,7 @@ class _Compiler:
         rows.query.distinct = False  # the key is selected: reading drops the repetitions that joins make
         lifted, others, _ = lift(rows.query, self.alias, most_routes=MOST_ROUTES)
         rows.query.where = others
-        serializer, extras, reader = self.reader(queryset, rows)
+        serializer, extras, reader = self.reader(rows)
         routes = {f"_route{position}": one.expression for position, one in enumerate(lifted)}
         query = self.selected(rows, routes | self.keys, reader, extras)
         text, converters = self.text(query)
@@ -158,14 +160,14 @@ class _Compiler:
 
     def run_again(self, because: str) -> CompiledQuery:
         rows = bare(self.queryset, self.alias)
-        if rows.query.is_sliced:
+        if rows.query.is_sliced or rows.query.distinct_fields:
             order_definitely(rows.query)
         # The window of a list's rows is not made of the windows of each constant's.
         lifted, others, bound = lift(rows.query, self.alias, most_routes=1)
         rows.query.where = bound
         if lifted and has_raw_sql(rows.query):  # PostgreSQL is asked what that reads, by the whole statement
             lifted, rows.query.where = [], self.queryset.query.where
-        serializer, extras, reader = self.reader(self.queryset, rows)
+        serializer, extras, reader = self.reader(rows)
         query = self.selected(rows, self.keys, reader, extras)
         text, converters = self.text(query)
         identity = self.identity(serializer, extras, text)
@@ -213,7 +215,7 @@ class _Compiler:
             look=None,
             by_keys=False,
             read=read_instances(
-                lambda: self.queryset.using(self.alias), serializer, extras,
+                partial(_evaluated, self.queryset, self.alias), serializer, extras,
                 related_of(self.queryset, self.collection),
             ),
             read_look=_nothing,
@@ -223,9 +225,9 @@ class _Compiler:
 
     # -- their parts ----------------------------------------------------------------------------
 
-    def reader(self, queryset: Any, rows: Any) -> tuple[Serializer, list[Extra], Reader]:
+    def reader(self, rows: Any) -> tuple[Serializer, list[Extra], Reader]:
         """How documents are made. Adds to ``rows`` what its extra fields need selected."""
-        fields, paths = fields_asked_for(queryset)
+        fields, paths = fields_asked_for(self.queryset)
         serializer = self.collection.serializer(self.model, fields)
         aliases = {f"_path{position}": path for position, path in enumerate(paths)}
         for alias, path in aliases.items():
@@ -234,7 +236,7 @@ class _Compiler:
             Extra(aliases.get(name, name), name, encode, kind) for name, encode, kind in self.extras(rows)
         ]
         if serializer.custom:
-            related = related_of(queryset, self.collection)
+            related = related_of(self.queryset, self.collection)
             return serializer, extras, InstanceReader(serializer, extras, related, self.alias)
         return serializer, extras, RowReader(serializer, extras)
 
@@ -276,7 +278,8 @@ class _Compiler:
         to it by leaving: nothing, unless it stood before the window, or was counted by a window function.
         """
         where, _, over = others.split_having_qualify()
-        if query.low_mark or over is not None or any(map(is_over, query.annotations.values())):
+        windows = any(isinstance(node, Window) for node in nodes_in(query.order_by))
+        if query.low_mark or over is not None or windows or any(map(is_over, query.annotations.values())):
             return None
         plain = query.chain()
         plain.clear_ordering(force=True)
@@ -320,6 +323,13 @@ class _Compiler:
 def _names(serializer: Serializer, extras: list[Extra]) -> tuple[str, ...]:
     columns = (column.name for column in serializer.columns if column.name not in serializer.hidden)
     return (*columns, *(extra.name for extra in extras))
+
+
+def _evaluated(queryset: Any, alias: str) -> Any:
+    """The queryset anew: without what it has loaded, and the objects it was made from, which may be stale."""
+    fresh = queryset.using(alias)
+    fresh._known_related_objects = {}
+    return fresh
 
 
 def _nothing(*_: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db.models import BooleanField, Func, Transform
+from django.db.models import BooleanField, Field, Func, Transform
 from django.db.models.expressions import Col, Value
 from django.db.models.fields.related_lookups import RelatedExact, RelatedIn
 from django.db.models.lookups import Exact, In, IntegerFieldExact, YearExact
@@ -140,12 +140,16 @@ def lift(query: Query, alias: str, *, most_routes: int) -> tuple[list[Lifted], W
     compiler = query.get_compiler(alias)
     candidates: list[tuple[Lifted, Any]] = []
     kept: list[Any] = []
-    routes = 1
+    routes, to_many = 1, ""
     for child in _conjuncts(query.where):
         lifted = _lifted(child, query, compiler)
+        joined = "" if lifted is None else _to_many(lifted.expression, query)
         if lifted is None or routes * len(lifted.values) > most_routes:
             kept.append(child)
+        elif joined and to_many and joined != to_many:
+            kept.append(child)  # lifted out of two such joins, a look would find the product of their rows
         else:
+            to_many = to_many or joined
             routes *= len(lifted.values)
             candidates.append((lifted, child))
     everything = [lifted for lifted, _ in candidates]
@@ -195,11 +199,25 @@ def _lifted(lookup: Any, query: Query, compiler: Any) -> Lifted | None:
     expected = "(" + ", ".join(["%s"] * len(values)) + ")" if several else "%s"
     if placeholders != expected or not values or len(values) > MOST_VALUES or not all(map(fits, values)):
         return None
-    if not isinstance(lookup.lhs, Col) and _type_of(lookup.lhs, query, compiler) not in _OIDS[array_type]:
+    if type(lookup.lhs.output_field).select_format is not Field.select_format:
+        return None
+    if _type_of(lookup.lhs, query, compiler) not in _OIDS[array_type]:
         return (
             None  # TruncMonth of a date, for one: the model's field is a date, PostgreSQL's value a timestamp
         )
     return Lifted(lookup.lhs, sql, array_type, tuple(sorted(set(map(_builtin, values)))))
+
+
+def _to_many(expression: Any, query: Query) -> str:
+    """The join to many rows, the nearest to the root, that an expression is behind; empty without one."""
+    found = ""
+    for column in nodes_in(expression):
+        name = column.alias if isinstance(column, Col) else None
+        while name is not None and (join := query.alias_map[name]).parent_alias is not None:
+            if getattr(getattr(join, "join_field", None), "one_to_many", False):
+                found = name
+            name = join.parent_alias
+    return found
 
 
 def _is_plain(expression: Any) -> bool:

@@ -33,6 +33,11 @@ def in_combination(model: Any, query: Query) -> Q:
         raise NotLive(
             f"a slice of a {query.combinator} inside of another of {model._meta.label} can't be live"
         )
+    for part in query.combined_queries:
+        if part.model._meta.concrete_model is not model._meta.concrete_model:
+            raise NotLive(
+                f"a {query.combinator} of {model._meta.label} and {part.model._meta.label} has two models"
+            )
     parts = [
         in_combination(model, part)
         if part.combinator
@@ -76,6 +81,7 @@ def order_definitely(query: Query) -> None:
     model: Any = query.model
     if not query.extra_order_by:
         ordering = query.order_by or (model._meta.ordering if query.default_ordering else ())
+        ordering = ordering or query.distinct_fields  # which must come first
         query.order_by = (*ordering, "pk")
 
 

@@ -257,7 +257,8 @@ class Shape:
             for query in self._holding(key):
                 if key in query.documents:
                     by_query.setdefault(query, {})[key] = None
-        for key, route, document in answers.found:
+        # Of a document found by several constants of a list, the first one's stands; as in `_loaded`.
+        for key, route, document in sorted(answers.found, key=lambda answer: answer.route, reverse=True):
             for query in self.by_route.get(route, ()):
                 by_query.setdefault(query, {})[key] = document
         if not self.compiled.by_keys:
@@ -283,7 +284,7 @@ class Shape:
             if not self._has(query):
                 continue
             documents: dict[Key, Document] = {}
-            for route in query.routes:
+            for route in reversed(query.routes):
                 documents.update(by_route.get(route, {}))
             gone = query.documents.keys() - documents.keys()
             transitions = query.replace(documents, [*gone, *documents])
