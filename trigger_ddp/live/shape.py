@@ -258,19 +258,21 @@ class Shape:
                 if key in query.documents:
                     by_query.setdefault(query, {})[key] = None
         # Of a document found by several constants of a list, the first one's stands; as in `_loaded`.
-        for key, route, document in sorted(answers.found, key=lambda answer: answer.route, reverse=True):
+        for key, route, document in sorted(answers.found, key=lambda answer: answer.route):
             for query in self.by_route.get(route, ()):
-                by_query.setdefault(query, {})[key] = document
+                documents = by_query.setdefault(query, {})
+                if documents.get(key) is None:
+                    documents[key] = document
         if not self.compiled.by_keys:
             for query in by_query:
                 self.load(query)
         self._looked()
         if self.compiled.by_keys:
-            for query, documents in by_query.items():
+            for query, looked_at in by_query.items():
                 # What is not loaded yet can't be kept by keys; its load comes later than this look.
                 if query.state is State.LIVE and self._has(query):
-                    found = {key: document for key, document in documents.items() if document is not None}
-                    if transitions := query.replace(found, documents):
+                    found = {key: document for key, document in looked_at.items() if document is not None}
+                    if transitions := query.replace(found, looked_at):
                         yield Delta(query, transitions)
 
     def _loaded(self, queries: Iterable[LiveQuery], answers: Answers) -> Iterator[Delta]:
@@ -283,11 +285,12 @@ class Shape:
             query.alone = False
             if not self._has(query):
                 continue
-            documents: dict[Key, Document] = {}
-            for route in reversed(query.routes):
-                documents.update(by_route.get(route, {}))
-            gone = query.documents.keys() - documents.keys()
-            transitions = query.replace(documents, [*gone, *documents])
+            found: dict[Key, Document] = {}
+            for route in query.routes:
+                for key, document in by_route.get(route, {}).items():
+                    found.setdefault(key, document)
+            gone = query.documents.keys() - found.keys()
+            transitions = query.replace(found, [*gone, *found])
             if query.state is State.LOADING:
                 query.settle(State.LIVE)  # nobody was told anything yet: whoever waited reads `documents`
             elif transitions:

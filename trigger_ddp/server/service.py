@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 import trio
@@ -52,9 +52,9 @@ INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Fenced:
-    """A session that waits until everything before a fence is told: for the fence, then for the barrier."""
+    """Somebody who waits until everything before a fence is told: for the fence, then for the barrier."""
 
-    session: Session
+    queries: Callable[[], Iterable[LiveQuery]]  # for which, asked once the fence is there
     done: trio.Event
     barrier: Barrier | None = None
 
@@ -110,7 +110,7 @@ class Service:
         for event in events:
             if isinstance(event, Fence):
                 for fenced in self._fences.pop(event.token, ()):
-                    fenced.barrier = Barrier(fenced.session.queries)
+                    fenced.barrier = Barrier(fenced.queries())
                     self._behind_barriers.append(fenced)
                 continue
             if isinstance(event, Gap) and event.table is None:
@@ -341,7 +341,14 @@ class Service:
 
     async def everything_told(self, session: Session) -> None:
         """Wait until every change committed before this call is in the outgoing frames of ``session``."""
-        fenced = _Fenced(session, trio.Event())
+        await self._fenced(lambda: session.queries)
+
+    async def caught_up(self, queries: Sequence[LiveQuery]) -> None:
+        """Wait until ``queries`` hold everything committed before this call."""
+        await self._fenced(lambda: queries)
+
+    async def _fenced(self, queries: Callable[[], Iterable[LiveQuery]]) -> None:
+        fenced = _Fenced(queries, trio.Event())
         self._fences.setdefault(self.source.fence().token, []).append(fenced)
         await fenced.done.wait()
 

@@ -15,7 +15,7 @@ from trigger_ddp.api import API, get_meteor_id, this
 from trigger_ddp.api.arguments import bind
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.compiled import CompiledQuery
-from trigger_ddp.live.query import LiveQuery
+from trigger_ddp.live.query import LiveQuery, State
 from trigger_ddp.protocol.handle import RunningHandle
 from trigger_ddp.protocol.requests import Subscribe
 from trigger_ddp.protocol.session import Session, Subscription
@@ -143,12 +143,18 @@ class Publications:
         return self._session.runs(subscription) or subscription in self._session.coming
 
     async def _hold(self, subscription: Subscription, compiled: list[CompiledQuery]) -> None:
+        shared = []
         for one in compiled:
             query = await self._service.patiently(partial(self._service.hold, one))
             if self._lives(subscription):
                 subscription.held.append(query)
+                if query.state is State.LIVE:
+                    shared.append(query)
             else:
                 self._service.let_go(query)
+        if shared:
+            # Who subscribes after a commit is to find it, also where others have loaded the query before.
+            await self._service.caught_up(shared)
 
     async def _present(self, subscription: Subscription) -> None:
         """Tell the client of the queries that the subscription holds, or leave it to the switch."""
