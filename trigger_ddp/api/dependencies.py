@@ -128,18 +128,26 @@ def tables_of(query: Query, using: str) -> Counter[str]:
     for node in nodes_in(query):
         if not isinstance(node, Query):
             continue
-        copy = node.clone()
-        if not copy.combinator:
-            # The joins of ORDER BY and DISTINCT ON come into being only now.
-            compiler = copy.get_compiler(using)
-            compiler.setup_query()
-            compiler.get_order_by()
-            compiler.get_distinct()
+        joined = joins_of(node, using)
+        if not node.combinator:
             counted.update(
-                join.table_name for alias, join in copy.alias_map.items() if copy.alias_refcount.get(alias)
+                join.table_name
+                for alias, join in joined.alias_map.items()
+                if joined.alias_refcount.get(alias)
             )
-        counted.update(table.strip('"') for table in copy.extra_tables)
+        counted.update(table.strip('"') for table in joined.extra_tables)
     return counted
+
+
+def joins_of(query: Query, using: str) -> Query:
+    """A copy of ``query`` with all its joins: those of ORDER BY and DISTINCT ON are made while compiling."""
+    copy = query.clone()
+    if not copy.combinator:
+        compiler = copy.get_compiler(using)
+        compiler.setup_query()
+        compiler.get_order_by()
+        compiler.get_distinct()
+    return copy
 
 
 def has_raw_sql(query: Query) -> bool:

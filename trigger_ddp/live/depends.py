@@ -12,12 +12,12 @@ from django.db.models import Model
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.sql import Query
 
-from trigger_ddp.api.dependencies import has_raw_sql, is_path, resolve_dependency, tables_of
+from trigger_ddp.api.dependencies import has_raw_sql, is_path, joins_of, resolve_dependency, tables_of
 from trigger_ddp.api.documents import Serializer
 from trigger_ddp.api.publication import Dependency as DeclaredDependency
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.live.explain import tables_in_plan
-from trigger_ddp.live.links import Link, joins_of, links_of, links_of_path, model_of
+from trigger_ddp.live.links import Link, links_of, links_of_path, model_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

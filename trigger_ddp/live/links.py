@@ -97,17 +97,6 @@ def _as_named(alias: str, compiler: Any) -> str:
     return alias.lower() if quote(alias) == alias else alias
 
 
-def joins_of(query: Query, alias: str) -> Query:
-    """A copy of ``query`` with all its joins: those of ORDER BY and DISTINCT ON are made while compiling."""
-    copy = query.clone()
-    if not copy.combinator:
-        compiler = copy.get_compiler(alias)
-        compiler.setup_query()
-        compiler.get_order_by()
-        compiler.get_distinct()
-    return copy
-
-
 def links_of(query: Query, root: Table, alias: str) -> Iterator[tuple[type[Model], Link | None]]:
     """Every table that ``query`` joins to its root, with the link that leads back.
 
