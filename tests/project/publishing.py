@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 
 from tests.zoo.models import Keeper, Visit
 from trigger_ddp.api import API, APIMixin, Collection, Handle, MeteorError, Publication, api_endpoint, this
@@ -203,6 +203,40 @@ class UserMethods(APIMixin):
     @api_endpoint
     async def login_in_thread(self, user_id: Any) -> None:
         await this.in_thread(this.set_user_id, user_id)
+
+    @api_endpoint
+    def login_while(self, user_id: Any, keeper_id: int) -> None:
+        this.set_user_id(user_id, lease=Keeper.objects.get(pk=keeper_id))
+
+    @api_endpoint
+    async def login_while_async(self, user_id: Any, keeper_id: int) -> None:
+        keeper = await this.in_thread(lambda: Keeper.objects.get(pk=keeper_id))
+        await this.set_user_id(user_id, lease=keeper)
+
+    @api_endpoint
+    def login_while_made(self, user_id: Any, name: str, fail: bool = False) -> None:
+        this.set_user_id(user_id, lease=Keeper.objects.create(name=name))
+        if fail:
+            raise MeteorError("failed", "Failed")
+
+    @api_endpoint
+    def login_while_deleted(self, user_id: Any, keeper_id: int) -> None:
+        keeper = Keeper.objects.get(pk=keeper_id)
+        Keeper.objects.filter(pk=keeper_id).delete()
+        this.set_user_id(user_id, lease=keeper)
+
+    @api_endpoint
+    def login_while_permitted(self, user_id: Any) -> None:
+        this.set_user_id(user_id, lease=Permission.objects.first())
+
+    @api_endpoint
+    def login_while_true(self, user_id: Any) -> None:
+        this.set_user_id(user_id, lease=True)
+
+    @api_endpoint
+    def logout_and_delete(self, keeper_id: int) -> None:
+        this.set_user_id(None)
+        Keeper.objects.filter(pk=keeper_id).delete()
 
     @api_endpoint
     def logout(self) -> None:

@@ -58,7 +58,7 @@ class Conversation:
                     self._service, self._session, self._connection, self._client, nursery
                 )
                 self._identity = Identity(
-                    self._service, self._publications, nursery, lambda: self._work.set()
+                    self._service, self._publications, nursery, lambda: self._work.set(), self._client.close
                 )
                 nursery.start_soon(self._do_requests)
                 nursery.start_soon(self._tell_updated)

@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 from django.db import connections
 
+from trigger_ddp.api import API
 from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
@@ -32,6 +33,7 @@ from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.backoff import Backoff
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
+from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.websocket import Connection
@@ -79,6 +81,7 @@ class Service:
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
         self.users = Users(source, evaluators, settings.database)
+        self.leases = Leases(source, evaluators, self.patiently, settings.database)
         self.connections: dict[Session, Connection] = {}
         self._nursery: trio.Nursery | None = None
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
@@ -103,8 +106,19 @@ class Service:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
+            self._nursery.start_soon(self.leases.run)
             await self._nursery.start(self.source.run, self._deliver)
+            for seconds, function in API.periodic:
+                self._nursery.start_soon(self._call_every, seconds, function)
             task_status.started()
+
+    async def _call_every(self, seconds: float, function: Callable[[], object]) -> None:
+        while True:
+            await trio.sleep(seconds)
+            try:
+                await self.patiently(lambda: self.workers.run(function))
+            except Exception:
+                logger.exception("%r, called every %g s, failed", function, seconds)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
@@ -118,6 +132,7 @@ class Service:
                 forget_columns()  # … and other columns
             self.engine.receive(event)
             self.users.receive(event)
+            self.leases.receive(event)
         self._continue()
 
     def _continue(self) -> None:
@@ -317,6 +332,11 @@ class Service:
         """End a watch of `users`."""
         assert self._nursery is not None
         self.users.forget(watch, self._nursery)
+
+    def let_go_lease(self, lease: Lease) -> None:
+        """End a hold of `leases`."""
+        assert self._nursery is not None
+        self.leases.let_go(lease, self._nursery)
 
     def _mark_dirty(self, session: Session) -> None:
         self._dirty[session] = None
