@@ -15,6 +15,7 @@ from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publi
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
 from trigger_ddp.api.membership import user_tables
 from trigger_ddp.api.publication import Publication, of_function
+from trigger_ddp.api.ratelimit import RateLimiter
 from trigger_ddp.errors import AlreadyRegistered, ConfigurationError
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -22,9 +23,14 @@ Declarations = TypeVar("Declarations", bound="type[APIMixin] | Iterable[type[API
 
 
 class DDP(APIMixin):
-    """The registry; there is one instance, `API`."""
+    """The registry; there is one instance, `API`.
+
+    Attributes:
+        rate_limiter: how often clients may do what.
+    """
 
     def __init__(self) -> None:
+        self.rate_limiter = RateLimiter()
         self._collections: dict[str, Collection] = {}
         self._publications: dict[str, Publication] = {}
         self._universal: list[Publication] = []
@@ -216,13 +222,14 @@ class DDP(APIMixin):
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """A ``with`` block whose registrations are undone at its end; for tests."""
+        """A ``with`` block whose registrations and rules are undone at its end; for tests."""
         before = (
             dict(self._collections), dict(self._publications), list(self._others),
             dict(self._methods), dict(self._owners), list(self._universal),
         )  # fmt: skip
         try:
-            yield
+            with self.rate_limiter.restored():
+                yield
         finally:
             (
                 self._collections, self._publications, self._others,

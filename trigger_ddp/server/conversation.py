@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -14,6 +15,7 @@ from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.identity import Identity
+from trigger_ddp.server.limits import admit
 from trigger_ddp.server.methods import run_method
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
 from trigger_ddp.server.subscribing import Publications
@@ -168,8 +170,9 @@ class Conversation:
         service = self._service
         setter = self._identity.setter()
         context = {**self._publications.context(), "set_user_id": setter}
+        admitted = partial(admit, self._session, self._client, "method")
         try:
-            value = await run_method(call, service.workers, context, service.settings.database)
+            value = await run_method(call, service.workers, context, service.settings.database, admitted)
         except MeteorError as error:
             self._session.send(messages.result_error(call.id, error.as_dict()))
             if setter.used:

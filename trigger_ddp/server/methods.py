@@ -19,7 +19,9 @@ from trigger_ddp.server.workers import Workers
 logger = logging.getLogger("trigger_ddp.methods")
 
 
-async def run_method(call: Call, workers: Workers, context: dict[str, Any], alias: str) -> bytes | None:
+async def run_method(
+    call: Call, workers: Workers, context: dict[str, Any], alias: str, admit: Callable[[str], None]
+) -> bytes | None:
     """Run one method: a plain function on a worker thread in a transaction, an async one right here.
 
     Args:
@@ -27,6 +29,7 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
         workers: the threads.
         context: what `this` shows while it runs.
         alias: the database whose transaction a plain function runs in.
+        admit: called with the name of the method before it runs; raises `MeteorError` if it may not.
 
     Returns:
         The result as EJSON, None where the method returned None.
@@ -37,6 +40,7 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
     method = API.api_path_map().get(call.method)
     if method is None:
         raise MeteorError(404, f"Method '{call.method}' not found")
+    admit(call.method)
     try:
         arguments = bind(method, call.params)
         with this.bound(**context, random_seed=call.random_seed):
