@@ -13,6 +13,7 @@ from django.db.models.query import RawQuerySet
 from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
+from trigger_ddp.api.hooks import Hook
 from trigger_ddp.api.membership import user_tables
 from trigger_ddp.api.publication import Publication, of_function
 from trigger_ddp.api.ratelimit import RateLimiter
@@ -27,10 +28,13 @@ class DDP(APIMixin):
 
     Attributes:
         rate_limiter: how often clients may do what.
+        connection_hook, message_hook: what `on_connection` and `on_message` register.
     """
 
     def __init__(self) -> None:
         self.rate_limiter = RateLimiter()
+        self.connection_hook = Hook("on_connection")
+        self.message_hook = Hook("on_message")
         self._collections: dict[str, Collection] = {}
         self._publications: dict[str, Publication] = {}
         self._universal: list[Publication] = []
@@ -68,6 +72,48 @@ class DDP(APIMixin):
             return function
 
         return register
+
+    def on_connection(self, callback: Function) -> Function:
+        """Have ``callback`` called with the `this.connection` of every client that connects.
+
+        It is called once the client is connected and has what universal publications published at once; not
+        when a session is resumed. Usable as a decorator; `off` undoes it.
+
+        Args:
+            callback: a plain function, which runs on the server's event loop and must not wait (queries are
+                refused there), or an async one, which runs for as long as the client is connected. What it
+                raises is logged. `this` shows it what it shows to publications.
+
+        Raises:
+            TypeError: it can't be called.
+        """
+        self.connection_hook.register(callback)
+        return callback
+
+    def on_message(self, callback: Function) -> Function:
+        """Have ``callback`` called with every message of a client, before it is dealt with.
+
+        Its arguments are the message, a dict with its EJSON values decoded, and the client's
+        `this.connection`. The message is the one that is dealt with, so do not change it. Messages that
+        are answered out of turn are not among them: ``connect``, ``disconnect``, ``ping``, ``pong``, and what
+        can't be parsed.
+
+        Args:
+            callback: as of `on_connection`.
+
+        Raises:
+            TypeError: it can't be called.
+        """
+        self.message_hook.register(callback)
+        return callback
+
+    def off(self, callback: Callable[..., Any]) -> bool:
+        """Have a callback called no more that a hook registered. Returns whether there was one.
+
+        Async ones that run go on.
+        """
+        removed = [hook.remove(callback) for hook in (self.connection_hook, self.message_hook)]
+        return any(removed)
 
     def _register(self, api: APIMixin) -> None:
         if isinstance(api, Collection):
@@ -222,13 +268,15 @@ class DDP(APIMixin):
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """A ``with`` block whose registrations and rules are undone at its end; for tests."""
+        """A ``with`` block whose registrations, rules and hooks are undone at its end; for tests."""
         before = (
             dict(self._collections), dict(self._publications), list(self._others),
             dict(self._methods), dict(self._owners), list(self._universal),
         )  # fmt: skip
         try:
-            with self.rate_limiter.restored():
+            with (
+                self.rate_limiter.restored(), self.connection_hook.restored(), self.message_hook.restored(),
+            ):  # fmt: skip
                 yield
         finally:
             (

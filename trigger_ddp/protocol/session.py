@@ -99,6 +99,7 @@ class Session:
         universal: the universal subscriptions by id.
         coming: subscriptions that are being made ready to replace others, see `switch`.
         views: the collections that are published to this session, by name.
+        on_message: called with every message whose turn it is, decoded, before it is looked at.
     """
 
     def __init__(self, wire: Wire, on_outgoing: Callable[[Session], None]) -> None:
@@ -111,6 +112,7 @@ class Session:
         self.coming: list[Subscription] = []
         self.views: dict[str, CollectionView] = {}
         self.closing: Closing | None = None
+        self.on_message: Callable[[Message], object] = lambda message: None
         self._on_outgoing = on_outgoing
         self._outgoing: list[bytes] = []
         self._inbox: deque[str] = deque()  # as text: decoded, a message may be many times as large
@@ -196,7 +198,9 @@ class Session:
             self._inbox_size -= len(text)
             message = parse(text)
             try:
-                return request_of(decode_values(message))
+                decoded = decode_values(message)
+                self.on_message(decoded)
+                return request_of(decoded)
             except BadRequest as bad:
                 offending = None if bad.reason == PARSE_ERROR else message
                 self.send(messages.error(bad.reason, offending))

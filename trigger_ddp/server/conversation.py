@@ -9,11 +9,13 @@ from functools import partial
 
 import trio
 
+from trigger_ddp.api import API
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.server.client import Client
+from trigger_ddp.server.hooks import Hooks
 from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.limits import admit
 from trigger_ddp.server.methods import run_method
@@ -38,6 +40,7 @@ class Conversation:
         self._session = service.open_session(connection)
         self._client: Client
         self._publications: Publications
+        self._hooks: Hooks
         self._identity: Identity
         self._heartbeat: Heartbeat | None = None
         self._reading_paused = False
@@ -58,6 +61,10 @@ class Conversation:
                 self._client = Client(self._session, self._connection, nursery)
                 self._publications = Publications(
                     self._service, self._session, self._connection, self._client, nursery
+                )
+                self._hooks = Hooks(nursery, self._publications.context)
+                self._session.on_message = lambda message: self._hooks.call(
+                    API.message_hook, message, self._client
                 )
                 self._identity = Identity(
                     self._service, self._publications, nursery, lambda: self._work.set()
@@ -102,7 +109,9 @@ class Conversation:
         while not session.version:
             await self._wait_for_work()
         await self._publications.start_universal()
+        self._hooks.call(API.connection_hook, self._client)
         while True:
+            await self._hooks.wait_for_room()
             if self._identity.stale:
                 await self._refresh_user()
                 continue
