@@ -145,7 +145,8 @@ class Conversation:
                 else:
                     self._service.end(self._session, subscription)
             case Call():
-                await self._call(request)
+                with self._client.answering():
+                    await self._call(request)
 
     # -- heartbeat ------------------------------------------------------------------------------
 
