@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,6 +54,16 @@ def test_connected_is_sent_first(server: Server, client: DDPClient) -> None:
         other.wait_until(lambda: other.closed)
         assert [message["msg"] for message in other.messages] == ["connected"]
         assert other.socket.close_code == 1000
+
+
+def test_universal_publications_are_told_first(serve: Callable[..., Server]) -> None:
+    server = serve(TDDP_TEST_UNIVERSAL="1")
+    with DDPClient(server.url) as client:
+        start(client, "close_connection")
+    with DDPClient(server.url) as other:
+        other.wait_until(lambda: other.closed)
+        assert [message["msg"] for message in other.messages] == ["connected", "added"]
+        assert other.documents["motd"] == {"today": {"text": "Hello stranger"}}
 
 
 @pytest.mark.parametrize("name", ["exit_on_connection", "fail_on_connection", "exit_later_on_connection"])
