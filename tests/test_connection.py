@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.sync.client import connect
@@ -11,6 +11,12 @@ from websockets.sync.client import connect
 from tests.ddp import DDPClient
 from tests.proxy import Proxy
 from tests.serving import Server
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    """One that does not wait long for clients who are gone."""
+    return serve(DDP_DISCONNECT_GRACE_PERIOD="0.2")
 
 
 @pytest.fixture

@@ -12,6 +12,12 @@ from trigger_ddp.api import API
 
 
 @pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    """One that does not wait long for clients who are gone."""
+    return serve(DDP_DISCONNECT_GRACE_PERIOD="0.2")
+
+
+@pytest.fixture
 def client(server: Server) -> Iterator[DDPClient]:
     with DDPClient(server.url) as client:
         yield client

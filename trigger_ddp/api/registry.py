@@ -41,6 +41,7 @@ class DDP(APIMixin):
         self._others: list[APIMixin] = []
         self._methods: dict[str, Callable[..., Any]] = {}
         self._owners: dict[str, APIMixin] = {}
+        self._periodic: list[tuple[float, Callable[[], object]]] = []
         self._add_methods(self)
 
     def register(self, api_or_iterable: Declarations) -> Declarations:
@@ -81,7 +82,7 @@ class DDP(APIMixin):
 
         Args:
             callback: a plain function, which runs on the server's event loop and must not wait (queries are
-                refused there), or an async one, which runs for as long as the client is connected. What it
+                refused there), or an async one, which ends with the session at the latest. What it
                 raises is logged. `this` shows it what it shows to publications.
 
         Raises:
@@ -114,6 +115,18 @@ class DDP(APIMixin):
         """
         removed = [hook.remove(callback) for hook in (self.connection_hook, self.message_hook)]
         return any(removed)
+
+    def every(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have every server process call ``function()`` each ``seconds``, on a thread that may use the ORM.
+
+        The first time after ``seconds``, then that long after it has returned. What it raises is logged.
+        """
+        self._periodic.append((seconds, function))
+
+    @property
+    def periodic(self) -> Sequence[tuple[float, Callable[[], object]]]:
+        """What `every` was told: pairs of seconds and function."""
+        return tuple(self._periodic)
 
     def _register(self, api: APIMixin) -> None:
         if isinstance(api, Collection):
@@ -271,7 +284,7 @@ class DDP(APIMixin):
         """A ``with`` block whose registrations, rules and hooks are undone at its end; for tests."""
         before = (
             dict(self._collections), dict(self._publications), list(self._others),
-            dict(self._methods), dict(self._owners), list(self._universal),
+            dict(self._methods), dict(self._owners), list(self._universal), list(self._periodic),
         )  # fmt: skip
         try:
             with (
@@ -281,7 +294,7 @@ class DDP(APIMixin):
         finally:
             (
                 self._collections, self._publications, self._others,
-                self._methods, self._owners, self._universal,
+                self._methods, self._owners, self._universal, self._periodic,
             ) = before  # fmt: skip
 
     @api_endpoint
