@@ -261,7 +261,7 @@ def test_what_was_taken_is_what_must_have_been_received():
     session.hear(msg="ping")
     session.ping()
     session.nosub("a")
-    session.push(b"two messages in one", 2)
+    Session.push(session, b"two messages in one", 2)
     session.take()
     assert session.sent == 4, "connected, nosub and two; neither ping nor pong"
     session.nosub("not taken")
