@@ -184,7 +184,8 @@ def test_a_django_password_is_upgraded_at_the_first_login_with_its_text(
     ok(connect().call("login", {"user": who, "password": "a secret"}))
     assert (
         project.python(
-            "from django.contrib.auth import authenticate; print(authenticate(username='old', password='a secret'))"
+            "from django.contrib.auth import authenticate;"
+            "print(authenticate(username='old', password='a secret'))"
         )
         == "old"
     )
