@@ -396,7 +396,7 @@ def test_this_is_of_one_context() -> None:
     with this.bound(user_id=1, random_seed="a"):
         with this.bound(user_id=2):
             assert (this.user_id, this.random_seed) == (2, "a")
-            assert dir(this) == ["bound", "random_seed", "user", "user_ddp_id", "user_id"]
+            assert dir(this) == ["bound", "random_seed", "random_stream", "user", "user_ddp_id", "user_id"]
         assert this.user_id == 1
         seen: list[Any] = []
         for context in (contextvars.Context(), contextvars.copy_context()):

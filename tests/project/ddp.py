@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 import uuid
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.models import Permission
@@ -14,7 +15,16 @@ from django.utils.translation import gettext_lazy
 
 import tests.project.publishing  # noqa: F401 - registers what it declares
 from tests.zoo.models import Keeper, Species, Stall
-from trigger_ddp.api import API, APIMixin, Collection, MeteorError, Publication, api_endpoint, this
+from trigger_ddp.api import (
+    API,
+    APIMixin,
+    Collection,
+    MeteorError,
+    Publication,
+    api_endpoint,
+    meteor_random_id,
+    this,
+)
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 
 
@@ -199,6 +209,19 @@ class RefusesInTheClientsLanguage(Publication):
         raise MeteorError("not-yours", gettext_lazy("Not yours"), {"at": ValueError("here")})
 
 
+class RandomMethods(APIMixin):
+    api_path_prefix = "random/"
+
+    @api_endpoint
+    def hire(self, name: str) -> list[Any]:
+        return [this.random_seed, Keeper.objects.create(name=name).aid, this.random_stream("dice").fraction()]
+
+    @api_endpoint
+    async def hire_in_threads(self, *names: str) -> list[Any]:
+        hired = [(await this.in_thread(partial(Keeper.objects.create, name=name))).aid for name in names]
+        return [this.random_seed, *hired, meteor_random_id("/collection/zoo.keeper")]
+
+
 class HostileMethods(APIMixin):
     api_path_prefix = "hostile/"
 
@@ -251,6 +274,6 @@ API.register(
     [
         KeepersById, SpeciesByCode, StallsByNumber, KeepersNamed, SpeciesAndStalls, Authors,
         AuthorsDependingOnTags, AuthorsCalledLikeTags, AuthorsCalledLikeTagsLive, OfAnotherDatabase, Exits,
-        RefusesInTheClientsLanguage, HostileMethods,
+        RefusesInTheClientsLanguage, HostileMethods, RandomMethods,
     ]
 )  # fmt: skip

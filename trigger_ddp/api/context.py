@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from trigger_ddp.alea import SECURE, Random, RandomStream
+
 _NOBODY: Mapping[str, Any] = {"user": None, "user_id": None, "user_ddp_id": None}
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("trigger_ddp.this", default=_NOBODY)
+_random: ContextVar[RandomStream | None] = ContextVar("trigger_ddp.random", default=None)
 
 
 class This:
@@ -43,20 +46,49 @@ class This:
         )
 
     def __dir__(self) -> list[str]:
-        return sorted({"bound", *_bound.get()})
+        return sorted({"bound", "random_stream", *_bound.get()})
 
     @contextlib.contextmanager
     def bound(self, **values: Any) -> Iterator[None]:
-        """Bind ``values`` for the length of a ``with`` block, on top of what is bound already."""
-        token = _bound.set({**_bound.get(), **values})
+        """Bind ``values`` for the length of a ``with`` block, on top of what is bound already.
+
+        With a ``random_seed`` the values of `random_stream` begin anew.
+        """
+        seed, stream = values.get("random_seed"), _random.get()
+        if "random_seed" in values:
+            stream = RandomStream(seed) if seed else None
+        token, random_token = _bound.set({**_bound.get(), **values}), _random.set(stream)
         try:
             yield
         finally:
             _bound.reset(token)
+            _random.reset(random_token)
 
     def rebind(self, **values: Any) -> None:
         """Bind other values until the end of the ``with`` block around: a method may change its user."""
         _bound.set({**_bound.get(), **values})
 
+    def random_stream(self, name: str | None = None) -> Random:
+        """Meteor's ``DDP.randomStream(name)``: random values that the client's stub of the method has too.
+
+        The same for all that one invocation of a method runs, whichever threads run it. Where no client
+        has sent a seed, as outside of methods, the values are unguessable.
+
+        Args:
+            name: each name's values are independent. Those of "/collection/…" are the ids of new documents.
+        """
+        stream = _random.get()
+        return SECURE if stream is None else stream(name)
+
 
 this = This()
+
+
+def meteor_random_id(name: str | None = None, length: int = 17) -> str:
+    """A document id as Meteor's ``Random.id`` makes them.
+
+    Args:
+        name: of the running method's `random_stream` to draw from; without a name the id is unguessable.
+        length: number of characters; 17 have 98 bits.
+    """
+    return (SECURE if name is None else this.random_stream(name)).id(length)

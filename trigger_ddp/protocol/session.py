@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from trigger_ddp.alea import meteor_random_id
-from trigger_ddp.api import Publication
+from trigger_ddp.api import Publication, meteor_random_id
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.query import LiveQuery
 from trigger_ddp.protocol import messages
