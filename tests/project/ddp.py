@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 from django.contrib.auth.models import Permission
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
+from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
 
 import tests.project.publishing  # noqa: F401 - registers what it declares
@@ -19,6 +21,7 @@ from trigger_ddp.api import (
     API,
     APIMixin,
     Collection,
+    Handle,
     MeteorError,
     Publication,
     api_endpoint,
@@ -222,6 +225,51 @@ class RandomMethods(APIMixin):
         return [this.random_seed, *hired, meteor_random_id("/collection/zoo.keeper")]
 
 
+class DjangosErrors(APIMixin):
+    """Exceptions of Django's, by methods and publications."""
+
+    api_path_prefix = "raise/"
+
+    @api_endpoint
+    def here(self, kind: str) -> None:
+        Tag.objects.create(name="never")
+        raise_djangos(kind)
+
+    @api_endpoint
+    async def there(self, kind: str) -> None:
+        await this.in_thread(raise_djangos, kind)
+
+
+def raise_djangos(kind: str) -> None:
+    match kind:
+        case "missing":
+            Author.objects.get(name="a secret")
+        case "404":
+            get_object_or_404(Author, name="a secret")
+        case "denied":
+            raise PermissionDenied("a secret")
+        case "invalid":
+            Author(name="", email="x@x.org").full_clean()
+        case "several":
+            Author.objects.create(name="a", email="a")
+            Author.objects.create(name="a", email="a")
+
+
+class RaisesDjangos(Publication):
+    def get_queries(self, kind: str) -> Any:
+        raise_djangos(kind)
+
+
+class RaisesDjangosInAFunction(Publication):
+    async def publish(self, handle: Handle, kind: str, hand: bool) -> None:
+        try:
+            await this.in_thread(raise_djangos, kind)
+        except Exception as error:
+            if not hand:
+                raise
+            handle.error(error)
+
+
 class HostileMethods(APIMixin):
     api_path_prefix = "hostile/"
 
@@ -274,6 +322,7 @@ API.register(
     [
         KeepersById, SpeciesByCode, StallsByNumber, KeepersNamed, SpeciesAndStalls, Authors,
         AuthorsDependingOnTags, AuthorsCalledLikeTags, AuthorsCalledLikeTagsLive, OfAnotherDatabase, Exits,
-        RefusesInTheClientsLanguage, HostileMethods, RandomMethods,
+        RefusesInTheClientsLanguage, HostileMethods, RandomMethods, DjangosErrors,
+        RaisesDjangos, RaisesDjangosInAFunction,
     ]
 )  # fmt: skip
