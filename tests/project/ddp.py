@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -225,6 +226,27 @@ class RandomMethods(APIMixin):
         return [this.random_seed, *hired, meteor_random_id("/collection/zoo.keeper")]
 
 
+class PersonalKeepers(Collection):
+    """What clients write themselves."""
+
+    model = Keeper
+    name = "personal-keepers"
+    user_rel = "account"
+    allow = ("insert", "update", "remove")
+
+    def can_insert(self, user: Any, obj: Any) -> bool:
+        obj.account = user
+        return True
+
+    def can_update(self, user: Any, obj: Any, fields: Mapping[str, Any]) -> bool:
+        return obj.name != "fixed"
+
+
+class MyPersonalKeepers(Publication):
+    def get_queries(self) -> list[Any]:
+        return [(Keeper.objects.all(), "personal-keepers")]
+
+
 class DjangosErrors(APIMixin):
     """Exceptions of Django's, by methods and publications."""
 
@@ -323,6 +345,6 @@ API.register(
         KeepersById, SpeciesByCode, StallsByNumber, KeepersNamed, SpeciesAndStalls, Authors,
         AuthorsDependingOnTags, AuthorsCalledLikeTags, AuthorsCalledLikeTagsLive, OfAnotherDatabase, Exits,
         RefusesInTheClientsLanguage, HostileMethods, RandomMethods, DjangosErrors,
-        RaisesDjangos, RaisesDjangosInAFunction,
+        RaisesDjangos, RaisesDjangosInAFunction, PersonalKeepers, MyPersonalKeepers,
     ]
 )  # fmt: skip

@@ -67,7 +67,10 @@ def _positional(
 def _plan(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, tuple[Any, DayFinder]]]:
     """The signature, and the hints of those parameters that have one msgspec can check."""
     signature = inspect.signature(function)
-    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    innermost = inspect.unwrap(function)
+    while isinstance(innermost, functools.partial):
+        innermost = inspect.unwrap(innermost.func)
+    namespace = getattr(innermost, "__globals__", {})
     hints: dict[str, tuple[Any, DayFinder]] = {}
     for parameter in signature.parameters.values():
         if parameter.annotation is not inspect.Parameter.empty:
