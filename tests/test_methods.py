@@ -1,4 +1,4 @@
-"""What methods are given and what becomes of their errors, as a client sees it."""
+"""Methods from outside: their order, `this.unblock`, their transactions."""
 
 from __future__ import annotations
 
@@ -10,108 +10,89 @@ import pytest
 from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
-from trigger_ddp.alea import RandomStream
+
+WAITS = ["gates/wait", "gates/wait_async"]
 
 
 @pytest.fixture
 def client(db: Database, server: Server) -> Iterator[DDPClient]:
     with DDPClient(server.url) as client:
         yield client
-        assert client.call("echo", "alive")["result"] == "alive"
-        assert client.violations == []
 
 
-# -- random streams -------------------------------------------------------------------------------
+def answered(client: DDPClient) -> list[str]:
+    return [message["id"] for message in client.messages if message["msg"] == "result"]
 
 
-def call_with_seed(client: DDPClient, seed: str, method: str, *params: Any) -> Any:
-    client.send(msg="method", id=f"{method} {seed}", method=method, params=params, randomSeed=seed)
-    return client.finish_call(f"{method} {seed}")["result"]
+def ponged(client: DDPClient) -> None:
+    """Everything that was sent before has been read."""
+    client.send(msg="ping", id="read?")
+    client.wait_for(lambda m: m["msg"] == "pong")
 
 
-def test_the_client_foretells_a_methods_random_values(client: DDPClient) -> None:
-    for seed in ("5d1f", "5d1e"):
-        stub = RandomStream(seed)
-        expected = [seed, stub("/collection/zoo.keeper").id(), stub("dice").fraction()]
-        assert call_with_seed(client, seed, "random/hire", "a") == expected
-    seed, *ids = call_with_seed(client, "77", "random/hire_in_threads", "a", "b")
-    stub = RandomStream("77")
-    assert ids == [stub("/collection/zoo.keeper").id() for _ in range(3)]
+@pytest.mark.parametrize("method", WAITS)
+def test_one_at_a_time_and_in_order(client: DDPClient, server: Server, method: str) -> None:
+    first = client.start_call(method, "ordered")
+    second = client.start_call("echo", 2)
+    third = client.start_call("slow_echo", 3)
+    subscription = client.start_subscription("Authors")
+    ponged(client)
+    with DDPClient(server.url) as other:
+        other.call("gates/open", "ordered")
+    client.wait_for(lambda m: m["msg"] == "ready" and subscription in m["subs"])
+    assert answered(client) == [first, second, third]
+    for call in (first, second, third):
+        client.finish_call(call)
 
 
-def test_without_a_seed_nobody_does(client: DDPClient) -> None:
-    answers = [client.call("random/hire", "a")["result"] for _ in range(2)]
-    assert [seed for seed, *_ in answers] == [None, None]
-    assert len({aid for _, aid, _ in answers}) == len({number for *_, number in answers}) == 2
+@pytest.mark.parametrize("method", WAITS)
+def test_unblock_lets_the_next_go_on(client: DDPClient, method: str) -> None:
+    first = client.start_call(method, "unblocked", True)
+    assert client.call("echo", 2)["result"] == 2
+    client.subscribe("Authors")
+    assert first not in answered(client)
+    client.call("gates/open", "unblocked")
+    assert client.finish_call(first)["result"] == "unblocked"
 
 
-# -- errors ---------------------------------------------------------------------------------------
-
-INVALID = [{"name": "name", "type": "blank", "message": "This field cannot be blank."}]
-TOLD = [
-    ("missing", 404, "Not found", None),
-    ("404", 404, "Not found", None),
-    ("denied", 403, "Access denied", None),
-    ("invalid", "validation-error", "Validation failed", INVALID),
-]
-
-
-@pytest.mark.parametrize("method", ["raise/here", "raise/there"])
-def test_djangos_errors_in_methods(db: Database, client: DDPClient, server: Server, method: str) -> None:
-    for kind, code, reason, details in TOLD:
-        error = client.call(method, kind)["error"]
-        assert (error["error"], error["reason"], error.get("details")) == (code, reason, details)
-        assert "secret" not in str(error)
-    assert db.psql("SELECT count(*) FROM bookstore_tag").strip() == "0"
-    assert "Traceback" not in server.log()
+@pytest.mark.parametrize("method", ["gates/login_after_unblock", "gates/login_after_unblock_async"])
+def test_no_login_after_unblock(db: Database, client: DDPClient, server: Server, method: str) -> None:
     server.errors_expected = True
-    error = client.call(method, "several")["error"]
-    assert (error["error"], error["reason"]) == (500, "Internal server error")
-    assert "details" not in error
-    server.wait_for_log("IntegrityError: duplicate key")
+    assert client.call(method, 1)["error"]["error"] == 500
+    server.wait_for_log("Can't call setUserId in a method after calling unblock")
+    assert client.call("who").get("result") is None
 
 
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [("RaisesDjangos", []), ("RaisesDjangosInAFunction", [False]), ("RaisesDjangosInAFunction", [True])],
-)
-def test_djangos_errors_in_publications(
-    client: DDPClient, server: Server, name: str, params: list[Any]
-) -> None:
-    def refused(kind: str) -> dict[str, Any]:
-        subscription = client.start_subscription(name, kind, *params)
-        return client.wait_for(lambda m: m["msg"] == "nosub" and m["id"] == subscription)["error"]
+def test_only_so_many_run_beside_each_other(db: Database, serve: Callable[..., Server]) -> None:
+    server = serve(DDP_MAX_RUNNING_METHODS="2")
+    with DDPClient(server.url) as client, DDPClient(server.url) as other:
+        calls = [client.start_call("gates/wait", "bounded", True) for _ in range(2)]
+        third = client.start_call("echo", 3)
+        ponged(client)
+        assert other.call("echo", 1)["result"] == 1
+        assert answered(client) == []
+        other.call("gates/open", "bounded")
+        for call in (*calls, third):
+            client.finish_call(call)
 
-    for kind, code, reason, details in TOLD:
-        error = refused(kind)
-        assert (error["error"], error["reason"], error.get("details")) == (code, reason, details)
-        assert "secret" not in str(error)
-    assert "Traceback" not in server.log()
+
+def test_every_call_is_answered_twice(client: DDPClient, server: Server) -> None:
     server.errors_expected = True
-    assert refused("several")["reason"] == "Internal server error"
-    server.wait_for_log("IntegrityError: duplicate key")
+    client.subscribe("Authors")
+    calls: list[tuple[str, Any]] = [
+        ("echo", [1]), ("no such method", []), ("broken", []), ("fail", []), ("echo", [1, 2, 3]),
+        ("not_ejson", []), ("write_then_fail", []), ("rename", ["1", "x"]), ("slow_echo", [None]),
+    ]  # fmt: skip
+    ids = [client.start_call(name, *params) for name, params in calls]
+    for call in ids:
+        client.finish_call(call)
+    told = [method for m in client.messages if m["msg"] == "updated" for method in m["methods"]]
+    assert sorted(told) == sorted(ids)
+    assert answered(client) == ids
 
 
-# -- decorators -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "decorators",
-    ["tests.project.decorators.naming", "django.db.transaction.atomic tests.project.decorators.naming",
-     "tests.project.decorators.wrapping"],
-)  # fmt: skip
-def test_decorators_of_every_endpoint(serve: Callable[..., Server], db: Database, decorators: str) -> None:
-    server = serve(TDDP_TEST_DECORATORS=decorators)
-    with DDPClient(server.url) as client:
-        assert client.call("echo", 1)["result"] == 1
-        assert client.call("slow_echo", 2)["result"] == 2
-        assert call_with_seed(client, "7", "random/hire_in_threads", "a")[0] == "7"
-        assert client.call("raise/there", "404")["error"]["error"] == 404
-        assert client.call("write_then_fail")["error"]["error"] == 500
-        # Hints are known of a function whose decorators say what they wrap.
-        answer = client.call("add", "a", "b")
-        assert answer.get("result") == (None if "wrapping" in decorators else "ab")
-    server.errors_expected = True
-    if "naming" in decorators:
-        for name in ("echo", "slow_echo", "hire_in_threads"):
-            server.wait_for_log(f"{name} was called")
+def test_the_transaction_can_be_turned_off(client: DDPClient, serve: Callable[..., Server]) -> None:
+    assert client.call("gates/in_transaction")["result"] is True
+    assert client.call("gates/not_in_transaction")["result"] is False
+    with DDPClient(serve(DDP_ATOMIC_METHODS="false").url) as other:
+        assert other.call("gates/in_transaction")["result"] is False

@@ -9,10 +9,12 @@ how they are seeded and read. Each float operation rounds, so that none may be r
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import TypeVar
 
 #: Letters and digits that people don't mistake for one another; Meteor's ids consist of them.
@@ -138,6 +140,36 @@ class RandomStream:
 
 #: What is unguessable and can't be foretold.
 SECURE = SecureRandom()
+
+
+#: The stream of the method that runs now, if its client sent a seed.
+_running: ContextVar[RandomStream | None] = ContextVar("trigger_ddp.random", default=None)
+
+
+@contextlib.contextmanager
+def seeded(seed: str | None) -> Iterator[None]:
+    """A ``with`` block in which `random_stream` begins anew with a client's seed, or has none."""
+    token = _running.set(RandomStream(seed) if seed else None)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def random_stream(name: str | None = None) -> Random:
+    """The values called ``name`` of the method that runs now; unguessable ones where no seed was sent."""
+    stream = _running.get()
+    return SECURE if stream is None else stream(name)
+
+
+def meteor_random_id(name: str | None = None, length: int = 17) -> str:
+    """A document id as Meteor's ``Random.id`` makes them.
+
+    Args:
+        name: of the running method's `random_stream` to draw from; without a name the id is unguessable.
+        length: number of characters; 17 have 98 bits.
+    """
+    return (SECURE if name is None else random_stream(name)).id(length)
 
 
 def hex_string(digits: int) -> str:

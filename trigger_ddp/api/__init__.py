@@ -7,8 +7,9 @@ class Books(Collection):
     model = Book
 """
 
+from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api.collection import Collection
-from trigger_ddp.api.context import meteor_random_id, this
+from trigger_ddp.api.context import this
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
 from trigger_ddp.api.fields import AleaIdField, AleaIdMixin
 from trigger_ddp.api.handle import Handle

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from trigger_ddp.alea import SECURE, Random, RandomStream
+from trigger_ddp.alea import Random, random_stream, seeded
 
 _NOBODY: Mapping[str, Any] = {"user": None, "user_id": None, "user_ddp_id": None}
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("trigger_ddp.this", default=_NOBODY)
-_random: ContextVar[RandomStream | None] = ContextVar("trigger_ddp.random", default=None)
 
 
 class This:
@@ -21,7 +20,8 @@ class This:
     ``user`` is the client's user or None, ``user_id`` its primary key or None, ``user_ddp_id`` the id
     of its document. While the server calls a method or publication it binds more: ``connection``, and
     ``in_thread``, with which async code runs blocking code such as the ORM's:
-    ``await this.in_thread(function, *args)``. Methods also have ``random_seed``, and ``set_user_id``, which
+    ``await this.in_thread(function, *args)``. Methods also have ``random_seed``; ``unblock()``, after which
+    the client's next message need not wait for the method's end; and ``set_user_id``, which
     logs the client in as a user or, with None, out: ``this.set_user_id(user.pk)`` in a plain function,
     ``await this.set_user_id(user.pk)`` in an async one. With ``lease=row`` the login lasts as long as that
     row of a watched model is there: once somebody has deleted it, by SQL as well, the connection is closed.
@@ -54,15 +54,13 @@ class This:
 
         With a ``random_seed`` the values of `random_stream` begin anew.
         """
-        seed, stream = values.get("random_seed"), _random.get()
-        if "random_seed" in values:
-            stream = RandomStream(seed) if seed else None
-        token, random_token = _bound.set({**_bound.get(), **values}), _random.set(stream)
+        anew = seeded(values["random_seed"]) if "random_seed" in values else contextlib.nullcontext()
+        token = _bound.set({**_bound.get(), **values})
         try:
-            yield
+            with anew:
+                yield
         finally:
             _bound.reset(token)
-            _random.reset(random_token)
 
     def rebind(self, **values: Any) -> None:
         """Bind other values until the end of the ``with`` block around: a method may change its user."""
@@ -77,18 +75,7 @@ class This:
         Args:
             name: each name's values are independent. Those of "/collection/…" are the ids of new documents.
         """
-        stream = _random.get()
-        return SECURE if stream is None else stream(name)
+        return random_stream(name)
 
 
 this = This()
-
-
-def meteor_random_id(name: str | None = None, length: int = 17) -> str:
-    """A document id as Meteor's ``Random.id`` makes them.
-
-    Args:
-        name: of the running method's `random_stream` to draw from; without a name the id is unguessable.
-        length: number of characters; 17 have 98 bits.
-    """
-    return (SECURE if name is None else this.random_stream(name)).id(length)

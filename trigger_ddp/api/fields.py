@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models.fields import NOT_PROVIDED
 
-from trigger_ddp.api.context import meteor_random_id
+from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.errors import ConfigurationError
 
 if TYPE_CHECKING:

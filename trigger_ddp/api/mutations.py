@@ -17,7 +17,8 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import DataError, IntegrityError, models, router, transaction
 
-from trigger_ddp.api.context import meteor_random_id, this
+from trigger_ddp.alea import meteor_random_id
+from trigger_ddp.api.context import this
 from trigger_ddp.api.fields import AleaIdField
 from trigger_ddp.api.ids import get_meteor_id, get_object, id_fields, key_of
 from trigger_ddp.api.incoming import UNWRITABLE, Unfit, document_id, document_ids, python_value

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 
 import trio
 
@@ -13,19 +16,34 @@ from trigger_ddp.server.websocket import Connection
 logger = logging.getLogger("trigger_ddp.session")
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class _Answer:
+    """The method that runs here: whose client's, whether it wants to close that, and whether it has ended."""
+
+    client: Client
+    closing: bool = False
+    over: bool = False
+
+
+_answer: ContextVar[_Answer | None] = ContextVar("trigger_ddp.answer", default=None)
+
+
 class Client:
     """One client's connection. May be used from any thread.
 
     Args:
         session: the DDP session.
         connection: what carries it.
-        nursery: for closing; `ended` is called when it is.
+        close: closes both; for the event loop.
+
+    Attributes:
+        connection: what carries the session now, or did last.
     """
 
-    def __init__(self, session: Session, connection: Connection, nursery: trio.Nursery) -> None:
+    def __init__(self, session: Session, connection: Connection, close: Callable[[], object]) -> None:
+        self.connection = connection
         self._session = session
-        self._connection = connection
-        self._nursery = nursery
+        self._close = close
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False
         self._on_close: list[Callable[[], object]] = []
@@ -38,26 +56,44 @@ class Client:
     @property
     def client_address(self) -> str:
         """The address at the other end of the socket, without the port."""
-        return self._connection.client_address
+        return self.connection.client_address
 
     @property
     def http_headers(self) -> Mapping[str, str]:
         """The headers of the request that opened the connection, by lower-case name."""
-        return self._connection.request.http_headers
+        return self.connection.request.http_headers
 
     def close(self) -> None:
-        """Close the connection, soon; what was sent to the client before still goes out."""
-        self._soon(self._close)
+        """Close the connection, soon; what was sent to the client before still goes out.
+
+        A method that closes its own client's connection is done to its end, and its result goes out too.
+        """
+        answer = _answer.get()
+        self._soon(lambda: self._close_after(answer))
 
     def on_close(self, callback: Callable[[], object]) -> None:
-        """Have a plain function called once when the connection has ended; soon if it has.
+        """Have a plain function called once when the client is gone for good; soon if it is.
 
-        It runs on the server's event loop and must not wait. What it raises is logged.
+        A client whose connection is lost may come back for ``DDP_DISCONNECT_GRACE_PERIOD`` seconds. The
+        function runs on the server's event loop and must not wait. What it raises is logged.
         """
         self._soon(lambda: self._call(callback) if self._ended else self._on_close.append(callback))
 
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """A ``with`` block that runs a method of this client: what it closes is closed after the block."""
+        answer = _Answer(self)
+        token = _answer.set(answer)
+        try:
+            yield
+        finally:
+            _answer.reset(token)
+            answer.over = True
+            if answer.closing:
+                self._close()
+
     def ended(self) -> None:
-        """The connection has ended: tell those who wanted to know."""
+        """The session has ended: tell those who wanted to know."""
         self._ended = True
         callbacks, self._on_close = self._on_close, []
         for callback in callbacks:
@@ -69,10 +105,11 @@ class Client:
         else:
             self._token.run_sync_soon(function)
 
-    def _close(self) -> None:
-        if not self._ended:
-            self._connection.push(self._session.take())
-            self._nursery.start_soon(self._connection.close, 1000, "closed by the server")
+    def _close_after(self, answer: _Answer | None) -> None:
+        if answer is not None and answer.client is self and not answer.over:
+            answer.closing = True
+        else:
+            self._close()
 
     def _call(self, callback: Callable[[], object]) -> None:
         try:

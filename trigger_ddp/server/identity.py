@@ -57,9 +57,9 @@ class Identity:
         self.stale = False
         self.ended = False
 
-    def setter(self) -> UserSetter:
-        """``this.set_user_id`` for one method."""
-        return UserSetter(self, self._nursery)
+    def setter(self, allowed: Callable[[], None]) -> UserSetter:
+        """``this.set_user_id`` for one method; ``allowed`` raises where it may not be called."""
+        return UserSetter(self, self._nursery, allowed)
 
     def doubt(self, memberships: bool = True) -> None:
         """The user may have changed; ``memberships``: perhaps not in its row."""
@@ -178,9 +178,12 @@ class UserSetter:
     transaction is seen: a user just made, for instance.
     """
 
-    def __init__(self, identity: Identity, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, identity: Identity, nursery: trio.Nursery, allowed: Callable[[], None] = lambda: None
+    ) -> None:
         self._identity = identity
         self._nursery = nursery
+        self._allowed = allowed
         self._token = trio.lowlevel.current_trio_token()
         self._over = False
         #: Whether it was called, and whether what it returned is still to be awaited.
@@ -219,6 +222,7 @@ class UserSetter:
             raise _connection_closed()
         if self._over:
             raise RuntimeError("this.set_user_id was called after the end of its method")
+        self._allowed()
         self.used = True
 
     def _start(self, user_id: Any, lease: Any, jobs: _Jobs) -> None:

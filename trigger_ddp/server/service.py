@@ -11,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from django.db import connections
@@ -38,6 +38,9 @@ from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.websocket import Connection
 from trigger_ddp.server.workers import Workers
+
+if TYPE_CHECKING:
+    from trigger_ddp.server.conversation import Conversation
 
 logger = logging.getLogger("trigger_ddp.service")
 
@@ -83,6 +86,8 @@ class Service:
         self.users = Users(source, evaluators, settings.database)
         self.leases = Leases(source, evaluators, self.patiently, settings.database)
         self.connections: dict[Session, Connection] = {}
+        self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
+        self._away: dict[Session, None] = {}  # sessions whose client is, the longest first
         self._nursery: trio.Nursery | None = None
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
         self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
@@ -308,13 +313,30 @@ class Service:
 
     def close_session(self, session: Session) -> None:
         """Let go of everything the session holds; nothing is sent any more."""
-        del self.connections[session]
+        self.connections.pop(session, None)
+        self._away.pop(session, None)
         self._dirty.pop(session, None)
         for subscription in (*session.running, *session.coming):
             self._let_go_all(session, subscription, list(subscription.queries))
         session.subscriptions.clear()
         session.universal.clear()
         session.coming.clear()
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run what outlives the connection that asked for it; it must not raise."""
+        assert self._nursery is not None
+        self._nursery.start_soon(task)
+
+    def carry(self, session: Session, connection: Connection | None) -> None:
+        """``session`` goes on over another connection, or for the moment over none."""
+        if connection is not None:
+            self.connections[session] = connection
+            self._away.pop(session, None)
+            return
+        del self.connections[session]
+        self._away[session] = None
+        if len(self._away) > self.settings.max_resumable:
+            self.conversations[next(iter(self._away)).id].end("too many clients are away")
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
         """End a subscription and tell the client so; nothing happens if it has ended already."""
