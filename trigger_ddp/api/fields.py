@@ -60,10 +60,10 @@ class AleaIdField(_TextField):
         return value
 
     def _new_id(self, model: type[models.Model]) -> str:
-        return meteor_random_id(f"/collection/{_collection_name(model)}", self.max_length or 17)
+        return meteor_random_id(f"/collection/{collection_name(model)}", self.max_length or 17)
 
 
-def _collection_name(model: type[models.Model]) -> str:
+def collection_name(model: type[models.Model]) -> str:
     """The name clients know ``model`` by, or would know it by if a collection published it."""
     from trigger_ddp.api.registry import API  # which needs this module for its models' ids
 
