@@ -539,6 +539,12 @@ def test_what_only_the_database_knows(ann: User) -> None:
     assert call("update", key, {"$set": {"name": "b"}}) == 1
 
 
+def locks_are_waited_for() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
 def test_two_at_once(ann: User) -> None:
     """The second waits for the first, and changes what that has left: no field of it is lost."""
     inside, go = threading.Event(), threading.Event()
@@ -563,12 +569,12 @@ def test_two_at_once(ann: User) -> None:
     first.start()
     assert inside.wait(20)
     second.start()
-    with connection.cursor() as cursor:
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while cursor.execute(waiting) is None and cursor.fetchone() == (0,):
+    try:
+        while not locks_are_waited_for():
             assert second.is_alive()
-    go.set()
-    first.join()
-    second.join()
+    finally:
+        go.set()
+        first.join()
+        second.join()
     author.refresh_from_db()
     assert (results, author.name, author.email) == ([1, 1], "b", "b@x.org")
