@@ -106,8 +106,8 @@ def test_what_is_stored_lets_nobody_in(project: Project, connect: Callable[[], D
 def test_who_is_refused(project: Project, connect: Callable[[], DDPClient]) -> None:
     sign_up(connect(), project)
     project.db.psql(
-        f"INSERT INTO {project.table} SELECT 1000 + id, password, last_login, is_superuser, 'gone', first_name,"
-        f" last_name, 'gone@x.org', is_staff, false, date_joined FROM {project.table}"
+        f"INSERT INTO {project.table} SELECT 1000 + id, password, last_login, is_superuser, 'gone',"
+        f" first_name, last_name, 'gone@x.org', is_staff, false, date_joined FROM {project.table}"
     )
     for options in [
         {"user": {"username": "nobody"}, "password": digest(PASSWORD)},
