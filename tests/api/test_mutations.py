@@ -18,7 +18,19 @@ from django.db.models import Q
 from django.test import override_settings
 
 from tests.conftest import Database
-from tests.zoo.models import Animal, Bird, Every, EveryPostgres, Keeper, Nest, Species, Stall, Ticket
+from tests.zoo.models import (
+    Animal,
+    AnimalProxy,
+    Bird,
+    Every,
+    EveryPostgres,
+    Keeper,
+    Nest,
+    Species,
+    Stall,
+    Ticket,
+    Visit,
+)
 from trigger_ddp import ejson
 from trigger_ddp.alea import RandomStream
 from trigger_ddp.api import API, Collection, MeteorError, get_meteor_id, this
@@ -387,6 +399,17 @@ def test_what_is_referred_to_must_be_seen(ann: User) -> None:
     assert call("update", key, {"$set": {"keeper_id": mine.aid}}) == 1
     gone = refused("update", key, {"$set": {"keeper_id": "x" * 17}})
     assert refused("update", key, {"$set": {"keeper_id": other.aid}}) == gone
+
+
+def test_a_collection_of_a_proxy_says_what_is_seen(ann: User) -> None:
+    hidden, shown = (Animal.objects.create(name=name) for name in ("hidden", "shown"))
+    register(Visit)
+    API.register(type("Proxies", (Collection,), {"model": AnimalProxy, "qs_filter": ~Q(name="hidden")}))
+    keeper = Keeper.objects.create(name="k")
+    document = {"keeper_id": keeper.aid, "animal_id": str(shown.pk)}
+    key = call("insert", document)
+    assert Visit.objects.get(pk=key).animal == shown
+    assert refused("update", key, {"$set": {"animal_id": str(hidden.pk)}})[0] == 400
 
 
 # -- who ------------------------------------------------------------------------------------------

@@ -248,7 +248,12 @@ class Mutations:
         except ObjectDoesNotExist:
             raise _misfit(name, "There is no such document") from None
         wanted = model._default_manager.filter(**{f"{identifier.attname}__in": keys})
-        publishing = [one for one in self._collections().values() if one.model is model]
+        concrete = model._meta.concrete_model
+        publishing = [
+            one
+            for one in self._collections().values()
+            if one.model is not None and one.model._meta.concrete_model is concrete
+        ]
         found: dict[str | None, models.Model] = {}
         for queryset in [one.objects_for_user(user, wanted) for one in publishing] or [wanted]:
             found.update((get_meteor_id(obj), obj) for obj in queryset)
