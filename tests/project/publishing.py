@@ -267,6 +267,12 @@ if os.environ.get("TDDP_TEST_UNIVERSAL"):
         await trio.sleep_forever()
 
 
+# -- what the conformance suite asks for, universal publication and all ---------------------------
+
+if os.environ.get("TDDP_TEST_CONFORMANCE"):
+    import tests.project.conformance  # noqa: F401 - registers what it declares
+
+
 # -- what the documentation declares, for the test that follows it --------------------------------
 
 if os.environ.get("TDDP_TEST_DOCS"):
