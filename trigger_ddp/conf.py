@@ -56,6 +56,24 @@ class Settings:
         "they may not be larger together than DDP_MAX_MESSAGE_BYTES either",
         least=1,
     )
+    max_running_methods: int = _setting(
+        20, "methods of one session that run at a time once they have called this.unblock()", least=1
+    )
+    atomic_methods: bool = _setting(
+        True,
+        "run each plain (not async) method in a transaction; @transaction.non_atomic_requests exempts one",
+    )
+    disconnect_grace_period: float = _setting(
+        15.0,
+        "seconds for which a client whose connection was lost may come back to its session; 0 turns that off",
+        least=0,
+    )
+    resume_bytes: int = _setting(
+        64 * 1024, "bytes kept for a client that is away above which its session ends", least=0
+    )
+    max_resumable: int = _setting(
+        10_000, "sessions kept for clients that are away; those away for longest end first", least=0
+    )
     max_subscriptions: int = _setting(1000, "subscriptions one session may hold", least=1)
     outbox_bytes: int = _setting(
         64 * 1024 * 1024, "bytes waiting for one slow client above which it is disconnected", least=1024

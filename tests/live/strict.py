@@ -22,7 +22,7 @@ class StrictSession(Session):
         super().__init__(Wire.RAW, lambda session: None)
         self.documents: dict[tuple[str, str], Row] = {}
 
-    def push(self, frames: bytes) -> None:
+    def push(self, frames: bytes, count: int = 1) -> None:
         for message in _messages(frames):
             self._hear(message)
 

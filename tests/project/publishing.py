@@ -6,10 +6,12 @@ import logging
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection, transaction
 
 from tests.zoo.models import Keeper, Visit
 from trigger_ddp.api import API, APIMixin, Collection, Handle, MeteorError, Publication, api_endpoint, this
@@ -205,6 +207,40 @@ class UserMethods(APIMixin):
         await this.in_thread(this.set_user_id, user_id)
 
     @api_endpoint
+    def login_while(self, user_id: Any, keeper_id: int) -> None:
+        this.set_user_id(user_id, lease=Keeper.objects.get(pk=keeper_id))
+
+    @api_endpoint
+    async def login_while_async(self, user_id: Any, keeper_id: int) -> None:
+        keeper = await this.in_thread(lambda: Keeper.objects.get(pk=keeper_id))
+        await this.set_user_id(user_id, lease=keeper)
+
+    @api_endpoint
+    def login_while_made(self, user_id: Any, name: str, fail: bool = False) -> None:
+        this.set_user_id(user_id, lease=Keeper.objects.create(name=name))
+        if fail:
+            raise MeteorError("failed", "Failed")
+
+    @api_endpoint
+    def login_while_deleted(self, user_id: Any, keeper_id: int) -> None:
+        keeper = Keeper.objects.get(pk=keeper_id)
+        Keeper.objects.filter(pk=keeper_id).delete()
+        this.set_user_id(user_id, lease=keeper)
+
+    @api_endpoint
+    def login_while_permitted(self, user_id: Any) -> None:
+        this.set_user_id(user_id, lease=Permission.objects.first())
+
+    @api_endpoint
+    def login_while_true(self, user_id: Any) -> None:
+        this.set_user_id(user_id, lease=True)
+
+    @api_endpoint
+    def logout_and_delete(self, keeper_id: int) -> None:
+        this.set_user_id(None)
+        Keeper.objects.filter(pk=keeper_id).delete()
+
+    @api_endpoint
     def logout(self) -> None:
         this.set_user_id(None)
 
@@ -284,3 +320,70 @@ if os.environ.get("TDDP_TEST_DOCS"):
         for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     ]
     exec("\n".join(blocks), globals())
+
+
+# -- methods that let others go on ------------------------------------------------------------------
+
+#: Gates that `wait_at_gate` waits for and `open_gate` opens, by their names.
+gates: dict[str, threading.Event] = {}
+
+
+class Gates(APIMixin):
+    api_path_prefix = "gates/"
+
+    @api_endpoint
+    def wait(self, name: str, unblock: bool = False) -> str:
+        if unblock:
+            this.unblock()
+            this.unblock()
+        assert gates.setdefault(name, threading.Event()).wait(20)
+        return name
+
+    @api_endpoint
+    async def wait_async(self, name: str, unblock: bool = False) -> str:
+        if unblock:
+            this.unblock()
+        gate = gates.setdefault(name, threading.Event())
+        assert await this.in_thread(gate.wait, 20)
+        return name
+
+    @api_endpoint
+    def open(self, name: str) -> None:
+        gates.setdefault(name, threading.Event()).set()
+
+    @api_endpoint
+    def login_after_unblock(self, user_id: Any) -> None:
+        this.unblock()
+        this.set_user_id(user_id)
+
+    @api_endpoint
+    async def login_after_unblock_async(self, user_id: Any) -> None:
+        this.unblock()
+        await this.set_user_id(user_id)
+
+    @api_endpoint
+    def in_transaction(self) -> bool:
+        return connection.in_atomic_block
+
+    @api_endpoint
+    @transaction.non_atomic_requests
+    def not_in_transaction(self) -> bool:
+        return connection.in_atomic_block
+
+    @api_endpoint
+    def close(self, result: str) -> str:
+        this.connection.on_close(lambda: logger.warning("%s: closed", result))
+        this.connection.close()
+        return result
+
+    @api_endpoint
+    def watch_close(self, name: str) -> None:
+        this.connection.on_close(lambda: logger.warning("%s: closed", name))
+
+    @api_endpoint
+    def close_session(self, name: str) -> None:
+        """Close the connection of the handle that `script` calls so."""
+        handles[name].connection.close()
+
+
+API.register(Gates)

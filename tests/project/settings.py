@@ -3,6 +3,7 @@
 A server started as its own process is told its database by TDDP_TEST_DB, _HOST and _PORT.
 """
 
+import json
 import os
 
 SECRET_KEY = "tests only"
@@ -34,4 +35,4 @@ DATABASES = {
 # A server process under test gets its DDP_* settings from the environment.
 for _name, _value in os.environ.items():
     if _name.startswith("DDP_"):
-        globals()[_name] = float(_value) if "." in _value else int(_value)
+        globals()[_name] = json.loads(_value)

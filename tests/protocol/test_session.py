@@ -26,11 +26,15 @@ class Talk(Session):
             self.hear(msg="connect", version=version, support=[version])
             self.said.clear()
 
-    def send(self, message: bytes) -> None:
-        self.said.append(json.loads(message))
+    def push(self, frames: bytes, count: int = 1) -> None:
+        super().push(frames, count)
+        head = {126: 4, 127: 10}.get(frames[1], 2)
+        self.said.append(json.loads(frames[head:]))
 
     def hear(self, **message: Any) -> None:
         self.receive(json.dumps(message))
+        if self.connecting is not None:
+            self.open()
 
 
 def test_nothing_is_said_before_connect():
@@ -237,3 +241,76 @@ def test_whatever_arrives_is_answered_or_closes(texts):
         pass
     assert session.pending == 0
     assert all(message["msg"] in ("error", "pong") for message in session.said)
+
+
+# -- lost and regained ----------------------------------------------------------------------------
+
+
+def asks(session: Session, **connect: Any) -> bool:
+    """Whether a client that connects anew may go on with ``session``."""
+    new = Session(Wire.RAW, lambda session: None)
+    message = {"msg": "connect", "version": "1", "support": ["1"], "session": session.id, **connect}
+    new.receive(json.dumps(message))
+    assert new.connecting is not None
+    assert new.connecting.session == session.id
+    return session.can_resume(new.wire, new.connecting)
+
+
+def test_what_was_taken_is_what_must_have_been_received():
+    session = Talk()
+    session.hear(msg="ping")
+    session.ping()
+    session.nosub("a")
+    Session.push(session, b"two messages in one", 2)
+    session.take()
+    assert session.sent == 4, "connected, nosub and two; neither ping nor pong"
+    session.nosub("not taken")
+    assert not asks(session, receivedCount=4), "it is not lost"
+    session.keep(1000, lambda: pytest.fail("too much"))
+    assert asks(session, receivedCount=4)
+    for count in (3, 5, None, "4", 4.0, True, [4]):
+        assert not asks(session, receivedCount=count)
+    assert not asks(session)
+    assert not asks(session, receivedCount=4, version="pre1", support=["pre1"])
+
+
+def test_what_was_kept_comes_behind_the_greeting_and_counts():
+    session = Talk()
+    session.take()
+    session.keep(1000, lambda: pytest.fail("too much"))
+    session.nosub("a")
+    session.nosub("b")
+    session.said.clear()
+    session.resume()
+    outgoing = session.take()
+    assert [outgoing.index(part) for part in (session.id.encode(), b'"a"', b'"b"')] == sorted(
+        outgoing.index(part) for part in (session.id.encode(), b'"a"', b'"b"')
+    )
+    assert session.sent == 4
+    session.keep(1000, lambda: pytest.fail("too much"))
+    assert asks(session, receivedCount=4)
+
+
+def test_too_much_is_told_at_once():
+    heard: list[bool] = []
+    session = Talk()
+    session.take()
+    session.nosub("a" * 100)
+    session.keep(200, lambda: heard.append(True))
+    assert not heard
+    session.nosub("a" * 100)
+    assert heard
+    session.resume()
+    heard.clear()
+    session.nosub("a" * 1000)
+    assert not heard
+    session.keep(200, lambda: heard.append(True))
+    assert heard, "it was too much already"
+
+
+def test_a_closed_session_is_not_resumed():
+    session = Talk()
+    session.take()
+    session.keep(1000, lambda: None)
+    session.close(1000, "over")
+    assert not asks(session, receivedCount=1)

@@ -152,8 +152,9 @@ class Stuck(Identity):
 
     def __init__(self) -> None:
         self.ended = False
+        self._lease = None
 
-    async def become(self, user_id: Any, run: Any) -> None:
+    async def become(self, user_id: Any, run: Any, lease: Any = None) -> None:
         await trio.sleep_forever()
 
 
@@ -195,7 +196,7 @@ def test_it_ends_with_its_method_and_connection(connection_ended: bool) -> None:
 
 def test_what_a_switch_runs_can_not_end_the_server() -> None:
     class Exiting(Stuck):
-        async def become(self, user_id: Any, run: Any) -> None:
+        async def become(self, user_id: Any, run: Any, lease: Any = None) -> None:
             await run(lambda: exit(3))
 
     async def main() -> None:

@@ -18,9 +18,11 @@ class This:
     ``user`` is the client's user or None, ``user_id`` its primary key or None, ``user_ddp_id`` the id
     of its document. While the server calls a method or publication it binds more: ``connection``, and
     ``in_thread``, with which async code runs blocking code such as the ORM's:
-    ``await this.in_thread(function, *args)``. Methods also have ``random_seed``, and ``set_user_id``, which
+    ``await this.in_thread(function, *args)``. Methods also have ``random_seed``; ``unblock()``, after which
+    the client's next message need not wait for the method's end; and ``set_user_id``, which
     logs the client in as a user or, with None, out: ``this.set_user_id(user.pk)`` in a plain function,
-    ``await this.set_user_id(user.pk)`` in an async one.
+    ``await this.set_user_id(user.pk)`` in an async one. With ``lease=row`` the login lasts as long as that
+    row of a watched model is there: once somebody has deleted it, by SQL as well, the connection is closed.
     """
 
     __slots__ = ()

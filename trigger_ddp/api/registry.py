@@ -31,6 +31,7 @@ class DDP(APIMixin):
         self._others: list[APIMixin] = []
         self._methods: dict[str, Callable[..., Any]] = {}
         self._owners: dict[str, APIMixin] = {}
+        self._periodic: list[tuple[float, Callable[[], object]]] = []
         self._add_methods(self)
 
     def register(self, api_or_iterable: Declarations) -> Declarations:
@@ -62,6 +63,18 @@ class DDP(APIMixin):
             return function
 
         return register
+
+    def every(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have every server process call ``function()`` each ``seconds``, on a thread that may use the ORM.
+
+        The first time after ``seconds``, then that long after it has returned. What it raises is logged.
+        """
+        self._periodic.append((seconds, function))
+
+    @property
+    def periodic(self) -> Sequence[tuple[float, Callable[[], object]]]:
+        """What `every` was told: pairs of seconds and function."""
+        return tuple(self._periodic)
 
     def _register(self, api: APIMixin) -> None:
         if isinstance(api, Collection):
@@ -219,14 +232,14 @@ class DDP(APIMixin):
         """A ``with`` block whose registrations are undone at its end; for tests."""
         before = (
             dict(self._collections), dict(self._publications), list(self._others),
-            dict(self._methods), dict(self._owners), list(self._universal),
+            dict(self._methods), dict(self._owners), list(self._universal), list(self._periodic),
         )  # fmt: skip
         try:
             yield
         finally:
             (
                 self._collections, self._publications, self._others,
-                self._methods, self._owners, self._universal,
+                self._methods, self._owners, self._universal, self._periodic,
             ) = before  # fmt: skip
 
     @api_endpoint

@@ -1,15 +1,19 @@
 """One DDP connection without its socket: what came in, what is to be done, what goes out.
 
-session.receive(text)           a message arrived; some are answered at once (ping, errors, connect)
+session.receive(text)           a message arrived; some are answered at once (ping, errors)
+session.connecting              set once the client has asked to connect, until `open` or another session
+                                that it asks for takes it
 session.next_request()          the next thing to do, one at a time, in the order the client asked
 session.send(message)           put a message into the outgoing frames
 session.take()                  the frames to write now
 session.closing                 set once the connection is to be closed, after the outgoing frames
+session.keep(most, too_much)    the connection is lost: what is sent is kept, until `resume`
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -84,8 +88,23 @@ class Closing:
     reason: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Connecting:
+    """What a client asks for that connects.
+
+    Args:
+        version: the DDP version agreed on.
+        session: the id of the session that it had; empty if it had none.
+        received: how many messages of that one it has received; -1 if it does not say, and can't resume.
+    """
+
+    version: str
+    session: str
+    received: int
+
+
 class Session:
-    """The protocol state of one connection.
+    """The protocol state of one client, over one connection or, if it is lost and regained, several.
 
     Args:
         wire: how messages are framed for this client.
@@ -93,6 +112,7 @@ class Session:
 
     Attributes:
         id: the session's id, once the client has connected.
+        sent: number of messages that were taken to be sent, pings and pongs not counted.
         version: the DDP version agreed on; empty before that.
         user: the client's user, or None.
         subscriptions: the client's subscriptions by id, in the order in which they were made.
@@ -110,9 +130,15 @@ class Session:
         self.universal: dict[str, Subscription] = {}
         self.coming: list[Subscription] = []
         self.views: dict[str, CollectionView] = {}
+        self.connecting: Connecting | None = None
         self.closing: Closing | None = None
+        self.sent = 0
         self._on_outgoing = on_outgoing
         self._outgoing: list[bytes] = []
+        self._outgoing_count = 0  # messages in there, without pings and pongs
+        self._outgoing_size = 0
+        self._most_outgoing: float = math.inf
+        self._on_too_much: Callable[[], object] | None = None
         self._inbox: deque[str] = deque()  # as text: decoded, a message may be many times as large
         self._inbox_size = 0
 
@@ -122,16 +148,54 @@ class Session:
         """Put one message, as JSON, behind the others."""
         self.push(frame(self.wire, message))
 
-    def push(self, frames: bytes) -> None:
-        """Put frames that are ready for this session's wire behind the others."""
+    def push(self, frames: bytes, count: int = 1) -> None:
+        """Put frames that are ready for this session's wire behind the others.
+
+        Args:
+            frames: the frames.
+            count: number of messages in them that count, which pings and pongs do not.
+        """
         if not self._outgoing:
             self._on_outgoing(self)
         self._outgoing.append(frames)
+        self._outgoing_count += count
+        self._outgoing_size += len(frames)
+        if self._outgoing_size > self._most_outgoing and self._on_too_much is not None:
+            self._on_too_much()
+
+    def ping(self) -> None:
+        """Ask the client whether it is there."""
+        self.push(frame(self.wire, messages.PING), 0)
 
     def take(self) -> bytes:
-        """All outgoing frames, which are then no longer here."""
+        """All outgoing frames, which are then no longer here, and count as sent."""
         outgoing, self._outgoing = self._outgoing, []
+        self.sent += self._outgoing_count
+        self._outgoing_count = self._outgoing_size = 0
         return b"".join(outgoing)
+
+    # -- lost and regained ----------------------------------------------------------------------
+
+    def keep(self, most_bytes: int, on_too_much: Callable[[], object]) -> None:
+        """The connection is lost: keep what is sent until `resume`, and call back where that is too much."""
+        self._most_outgoing, self._on_too_much = most_bytes, on_too_much
+        if self._outgoing_size > most_bytes:
+            on_too_much()
+
+    def can_resume(self, wire: Wire, connecting: Connecting) -> bool:
+        """Whether the client can go on where it was: it has received just what was sent."""
+        return (
+            self.closing is None
+            and self._on_too_much is not None
+            and (wire, connecting.version, connecting.received) == (self.wire, self.version, self.sent)
+        )
+
+    def resume(self) -> None:
+        """A connection again: what was kept goes out, behind the news that it is the same session."""
+        self._most_outgoing, self._on_too_much = math.inf, None
+        self._outgoing.insert(0, frame(self.wire, messages.connected(self.id)))
+        self._outgoing_count += 1
+        self._on_outgoing(self)
 
     def close(self, code: int, reason: str) -> None:
         """Ask for the connection to be closed; the first reason stands."""
@@ -161,13 +225,13 @@ class Session:
             if message["msg"] == "connect":
                 self._connect(message)
                 return
-            if not self.version:
+            if not self.id:
                 raise BadRequest("Must connect first", message)
             if message["msg"] == "disconnect":
                 self.close(1000, "the client disconnects")
                 return
             if message["msg"] == "ping" and self.version != "pre1":
-                self.send(messages.pong(message))
+                self.push(frame(self.wire, messages.pong(message)), 0)
             elif message["msg"] == "pong" and self.version != "pre1":
                 pass  # hearing it was all: whoever received the text told the heartbeat
             else:
@@ -177,14 +241,25 @@ class Session:
             self.send(messages.error(bad.reason, bad.offending))
 
     def _connect(self, message: Message) -> None:
-        if self.version:
+        if self.connecting is not None or self.id:
             raise BadRequest("Already connected", message)
         version, asked_for = agreed_version(message)
         if not asked_for:
             self.send(messages.failed(version))
             self.close(1000, "no DDP version in common")
             return
-        self.version = version
+        session, received = message.get("session"), message.get("receivedCount")
+        self.connecting = Connecting(
+            version,
+            session if isinstance(session, str) else "",
+            received if type(received) is int else -1,
+        )
+
+    def open(self) -> None:
+        """The client that is connecting gets this session, which is a new one."""
+        assert self.connecting is not None
+        self.version = self.connecting.version
+        self.connecting = None
         self.id = meteor_random_id()
         self.send(messages.connected(self.id))
 

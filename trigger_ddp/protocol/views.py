@@ -142,7 +142,7 @@ class CollectionView:
         """One of the view's layers has changed: tell the client as far as it makes a difference."""
         wire = self._session.wire
         if len(self._layers) == 1 and not self._untold:
-            self._session.push(broadcast.joined(wire))
+            self._session.push(broadcast.joined(wire), len(broadcast.transitions))
             return
         untold = self._untold.get(broadcast.layer, ())
         for step, ready_made in zip(broadcast.transitions, broadcast.frames(wire), strict=True):

@@ -19,13 +19,16 @@ class Client:
     Args:
         session: the DDP session.
         connection: what carries it.
-        nursery: for closing; `ended` is called when it is.
+        close: closes both; for the event loop.
+
+    Attributes:
+        connection: what carries the session now, or did last.
     """
 
-    def __init__(self, session: Session, connection: Connection, nursery: trio.Nursery) -> None:
+    def __init__(self, session: Session, connection: Connection, close: Callable[[], object]) -> None:
+        self.connection = connection
         self._session = session
-        self._connection = connection
-        self._nursery = nursery
+        self._close = close
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False
         self._on_close: list[Callable[[], object]] = []
@@ -38,26 +41,27 @@ class Client:
     @property
     def client_address(self) -> str:
         """The address at the other end of the socket, without the port."""
-        return self._connection.client_address
+        return self.connection.client_address
 
     @property
     def http_headers(self) -> Mapping[str, str]:
         """The headers of the request that opened the connection, by lower-case name."""
-        return self._connection.request.http_headers
+        return self.connection.request.http_headers
 
     def close(self) -> None:
         """Close the connection, soon; what was sent to the client before still goes out."""
         self._soon(self._close)
 
     def on_close(self, callback: Callable[[], object]) -> None:
-        """Have a plain function called once when the connection has ended; soon if it has.
+        """Have a plain function called once when the client is gone for good; soon if it is.
 
-        It runs on the server's event loop and must not wait. What it raises is logged.
+        A client whose connection is lost may come back for ``DDP_DISCONNECT_GRACE_PERIOD`` seconds. The
+        function runs on the server's event loop and must not wait. What it raises is logged.
         """
         self._soon(lambda: self._call(callback) if self._ended else self._on_close.append(callback))
 
     def ended(self) -> None:
-        """The connection has ended: tell those who wanted to know."""
+        """The session has ended: tell those who wanted to know."""
         self._ended = True
         callbacks, self._on_close = self._on_close, []
         for callback in callbacks:
@@ -68,11 +72,6 @@ class Client:
             function()
         else:
             self._token.run_sync_soon(function)
-
-    def _close(self) -> None:
-        if not self._ended:
-            self._connection.push(self._session.take())
-            self._nursery.start_soon(self._connection.close, 1000, "closed by the server")
 
     def _call(self, callback: Callable[[], object]) -> None:
         try:

@@ -1,10 +1,15 @@
-"""One client's DDP conversation: reads its messages, does what they ask, one at a time and in order."""
+"""One client's DDP session: does what its messages ask for, one at a time and in order.
+
+A session outlives a connection that is lost: for some seconds the client may come back and go on where
+it was. So the tasks of a session belong to the service, and a connection only brings it messages.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -12,9 +17,10 @@ from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
+from trigger_ddp.protocol.session import Session
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.identity import Identity
-from trigger_ddp.server.methods import run_method
+from trigger_ddp.server.methods import Invocation, run_method
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
 from trigger_ddp.server.subscribing import Publications
 from trigger_ddp.server.websocket import Connection, ConnectionClosed
@@ -22,58 +28,187 @@ from trigger_ddp.server.websocket import Connection, ConnectionClosed
 logger = logging.getLogger("trigger_ddp.session")
 
 
+async def converse(service: Service, connection: Connection) -> None:
+    """Serve a connection from its beginning to its end: find its client a session, and bring it messages."""
+    session = service.open_session(connection)
+    try:
+        while session.connecting is None:
+            session.receive(await connection.receive())
+            if session.closing is not None:
+                service.flush(session)
+                await connection.close(session.closing.code, session.closing.reason)
+    except BaseException:  # ConnectionClosed, most often
+        service.close_session(session)
+        raise
+    conversation = _lost_and_regained(service, session, connection)
+    if conversation is None:
+        session.open()
+        conversation = Conversation(service, session, connection)
+        service.start(conversation.run)
+    await conversation.serve(connection)
+
+
+def _lost_and_regained(service: Service, session: Session, connection: Connection) -> Conversation | None:
+    """The conversation that the client of a new session asks to go on with, if it can; else it is ended."""
+    assert session.connecting is not None
+    conversation = service.conversations.get(session.connecting.session)
+    if conversation is None:
+        return None
+    if not conversation.session.can_resume(session.wire, session.connecting):
+        conversation.end("its client has come back without it")
+        return None
+    preceding = session.take()  # what was said to it before it connected
+    service.close_session(session)
+    conversation.resume(connection, preceding)
+    return conversation
+
+
 class Conversation:
-    """A connection, its session, and the tasks that serve it.
+    """A session, and the tasks that serve it.
 
     Args:
         service: the process's service.
-        connection: an open connection.
+        session: a session that is open.
+        connection: what carries it.
+
+    Attributes:
+        session: the session.
     """
 
-    def __init__(self, service: Service, connection: Connection) -> None:
+    def __init__(self, service: Service, session: Session, connection: Connection) -> None:
+        self.session = session
         self._service = service
-        self._connection = connection
-        self._session = service.open_session(connection)
-        self._client: Client
+        self._connection: Connection | None = connection
+        self._until = math.inf  # when to give up a client that is away
+        self._over = False
+        self._changed = trio.Event()  # the connection or the end
+        self._reading_paused = False
+        self._client = Client(session, connection, self.close)
         self._publications: Publications
         self._identity: Identity
-        self._heartbeat: Heartbeat | None = None
-        self._reading_paused = False
         self._work = trio.Event()
         self._room = trio.Event()
+        self._running = 0  # methods
         self._finished: list[str] = []  # ids of methods whose `updated` is still to be sent
         self._method_finished = trio.Event()
+        service.conversations[session.id] = self
 
-    @classmethod
-    def opener(cls, service: Service) -> Callable[[Connection], Awaitable[None]]:
-        """What to call with every new connection."""
-        return lambda connection: cls(service, connection).run()
+    # -- life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Converse until either side closes."""
+        """Do what the client asks for until the session ends."""
+        session = self.session
         try:
             async with trio.open_nursery() as nursery:
-                self._client = Client(self._session, self._connection, nursery)
+                self._nursery = nursery
                 self._publications = Publications(
-                    self._service, self._session, self._connection, self._client, nursery
+                    self._service, session, self._client, nursery, self._wait_for_room
                 )
                 self._identity = Identity(
-                    self._service, self._publications, nursery, lambda: self._work.set()
+                    self._service, self._publications, nursery, lambda: self._work.set(), self.close
                 )
                 nursery.start_soon(self._do_requests)
                 nursery.start_soon(self._tell_updated)
-                await self._read(nursery)
+                while not self._over:
+                    with trio.move_on_at(self._until) as patience:
+                        await self._changed.wait()
+                    if patience.cancelled_caught and self._connection is None:
+                        self.end("its client did not come back")
+                    self._changed = trio.Event()
                 nursery.cancel_scope.cancel()
+        except* Exception:
+            logger.exception("session %s failed", session.id)
+            if self._connection is not None:
+                self._service.start(partial(self._connection.close, 1011, "Internal server error"))
         finally:
+            self._over = True
             self._identity.end()
-            self._service.close_session(self._session)
+            del self._service.conversations[session.id]
+            self._service.close_session(session)
             self._client.ended()
+            self._changed.set()
+
+    def end(self, why: str) -> None:
+        """End the session without waiting; a connection that it has is cut.
+
+        Args:
+            why: for the log.
+        """
+        if not self._over:
+            logger.debug("session %s ends: %s", self.session.id, why)
+            self._over = True
+            self._changed.set()
+            if self._connection is not None:
+                self._connection.abort(why)
+
+    def close(self) -> None:
+        """Close the session and its connection, soon; what was sent to the client before still goes out."""
+        if self._over:
+            return
+        if self._connection is None:
+            self.end("closed by the server")
+        else:
+            self._service.flush(self.session)
+            self._service.start(partial(self._connection.close, 1000, "closed by the server"))
+
+    def resume(self, connection: Connection, preceding: bytes) -> None:
+        """Go on over another connection; `Session.can_resume` has said that that is possible.
+
+        Args:
+            connection: what carries the session from now on.
+            preceding: frames that were sent over it before.
+        """
+        logger.debug("session %s resumed by %s", self.session.id, connection.client_address)
+        connection.push(preceding)
+        self._connection = self._client.connection = connection
+        self._until = math.inf
+        self._service.carry(self.session, connection)
+        self.session.resume()
+        self._service.flush(self.session)
+        self._changed.set()
+
+    def _suspend(self) -> None:
+        """The connection is lost: the client may come back for a while."""
+        settings = self._service.settings
+        self._connection = None
+        self._service.carry(self.session, None)
+        self._until = trio.current_time() + settings.disconnect_grace_period
+        self.session.keep(settings.resume_bytes, lambda: self.end("too much was kept for its client"))
+        self._changed.set()
+
+    async def _wait_for_room(self, most: int) -> None:
+        """Wait until the client has taken in all but ``most`` bytes of what was sent."""
+        while self._connection is None:
+            await self._changed.wait()
+        await self._connection.wait_at_most(most)
 
     # -- in -------------------------------------------------------------------------------------
 
-    async def _read(self, nursery: trio.Nursery) -> None:
-        session, settings = self._session, self._service.settings
-        while session.closing is None:
+    async def serve(self, connection: Connection) -> None:
+        """Bring the session what comes over a connection, until that ends."""
+        session, settings = self.session, self._service.settings
+        interval = settings.heartbeat_interval if session.version != "pre1" else 0
+        heartbeat = Heartbeat(interval or math.inf, settings.heartbeat_timeout, trio.current_time())
+        self._reading_paused = False
+        async with trio.open_nursery() as nursery:
+            if interval:
+                nursery.start_soon(self._beat, connection, heartbeat)
+            await self._read(connection, heartbeat)
+            nursery.cancel_scope.cancel()
+        if connection is not self._connection:
+            return  # the session has ended
+        if session.closing is not None:
+            self._service.flush(session)
+            await connection.close(session.closing.code, session.closing.reason)
+        if session.closing or connection.closed_here or self._over or not settings.disconnect_grace_period:
+            self._over = True
+            self._changed.set()
+        else:
+            self._suspend()
+
+    async def _read(self, connection: Connection, heartbeat: Heartbeat) -> None:
+        session, settings = self.session, self._service.settings
+        while session.closing is None and not self._over:
             while (
                 session.pending >= settings.max_pending_messages
                 or session.pending_size >= settings.max_message_bytes
@@ -83,108 +218,97 @@ class Conversation:
                 await self._room.wait()
             self._reading_paused = False
             try:
-                text = await self._connection.receive()
+                text = await connection.receive()
             except ConnectionClosed:
                 return
-            if self._heartbeat is not None:
-                self._heartbeat.heard()
+            heartbeat.heard()
             session.receive(text)
             self._work.set()
-            if session.version and self._heartbeat is None:
-                self._start_heartbeat(nursery)
-        self._service.flush(session)
-        await self._connection.close(session.closing.code, session.closing.reason)
 
-    async def _do_requests(self) -> None:
-        session = self._session
-        while not session.version:
-            await self._wait_for_work()
-        await self._publications.start_universal()
-        while True:
-            if self._identity.stale:
-                await self._refresh_user()
-                continue
-            request = session.next_request()
-            self._room.set()
-            if request is None:
-                await self._wait_for_work()
-            else:
-                await self._do(request)
-
-    async def _wait_for_work(self) -> None:
-        self._work = trio.Event()
-        await self._work.wait()
-
-    async def _refresh_user(self) -> None:
-        try:
-            await self._identity.refresh()
-        except Exception:
-            # Who the client is can't be told, so that it must not go on seeing what it sees.
-            logger.exception("session %s: its user can't be looked up", self._session.id)
-            await self._connection.close(1011, "internal error")
-
-    async def _do(self, request: Request) -> None:
-        match request:
-            case Subscribe():
-                await self._publications.subscribe(request)
-            case Unsubscribe(id=subscription_id):
-                subscription = self._session.subscriptions.get(subscription_id)
-                if subscription is None:
-                    self._session.nosub(subscription_id)
-                else:
-                    self._service.end(self._session, subscription)
-            case Call():
-                await self._call(request)
-
-    # -- heartbeat ------------------------------------------------------------------------------
-
-    def _start_heartbeat(self, nursery: trio.Nursery) -> None:
-        settings = self._service.settings
-        interval = settings.heartbeat_interval if self._session.version != "pre1" else 0
-        self._heartbeat = Heartbeat(interval or math.inf, settings.heartbeat_timeout, trio.current_time())
-        if interval:
-            nursery.start_soon(self._beat, self._heartbeat)
-
-    async def _beat(self, heartbeat: Heartbeat) -> None:
+    async def _beat(self, connection: Connection, heartbeat: Heartbeat) -> None:
         while True:
             await trio.sleep_until(heartbeat.next)
             if self._reading_paused:
                 heartbeat.heard()  # it may have answered; we are the ones who do not read
             match heartbeat.beat(trio.current_time()):
                 case Beat.PING:
-                    self._session.send(messages.PING)
+                    self.session.ping()
                 case Beat.GONE:
                     logger.info(
-                        "session %s of %s: no answer to a ping",
-                        self._session.id,
-                        self._connection.client_address,
+                        "session %s of %s: no answer to a ping", self.session.id, connection.client_address
                     )
-                    self._connection.abort("no answer to a ping")
+                    connection.abort("no answer to a ping")
                     return
 
-    # -- requests -------------------------------------------------------------------------------
+    async def _do_requests(self) -> None:
+        await self._publications.start_universal()
+        while True:
+            if self._identity.stale:
+                await self._refresh_user()
+                continue
+            request = self.session.next_request()
+            self._room.set()
+            if request is None:
+                self._work = trio.Event()
+                await self._work.wait()
+            else:
+                await self._do(request)
 
-    async def _call(self, call: Call) -> None:
-        service = self._service
-        setter = self._identity.setter()
-        context = {**self._publications.context(), "set_user_id": setter}
+    async def _refresh_user(self) -> None:
         try:
-            value = await run_method(call, service.workers, context, service.settings.database)
+            await self._identity.refresh()
+        except Exception:
+            # Who the client is can't be told, so that it must not go on seeing what it sees.
+            logger.exception("session %s: its user can't be looked up", self.session.id)
+            if self._connection is not None:
+                await self._connection.close(1011, "internal error")
+            self.end("its user can't be looked up")
+
+    async def _do(self, request: Request) -> None:
+        match request:
+            case Subscribe():
+                await self._publications.subscribe(request)
+            case Unsubscribe(id=subscription_id):
+                subscription = self.session.subscriptions.get(subscription_id)
+                if subscription is None:
+                    self.session.nosub(subscription_id)
+                else:
+                    self._service.end(self.session, subscription)
+            case Call():
+                while self._running >= self._service.settings.max_running_methods:
+                    self._work = trio.Event()
+                    await self._work.wait()
+                invocation = Invocation(request)
+                self._nursery.start_soon(self._call, invocation)
+                await invocation.unblocked.wait()
+
+    # -- methods --------------------------------------------------------------------------------
+
+    async def _call(self, invocation: Invocation) -> None:
+        service, call = self._service, invocation.call
+        setter = self._identity.setter(invocation.may_set_user)
+        context = {**self._publications.context(), "set_user_id": setter}
+        self._running += 1
+        try:
+            value = await run_method(invocation, service.workers, context, service.settings)
         except MeteorError as error:
-            self._session.send(messages.result_error(call.id, error.as_dict()))
+            self.session.send(messages.result_error(call.id, error.as_dict()))
             if setter.used:
                 self._identity.doubt()  # with its transaction, the user may have been rolled back
         except trio.Cancelled:
-            self._identity.end()  # the connection is closed, though the method may run on, on its thread
+            self._identity.end()  # the session is over, though the method may run on, on its thread
             raise
         else:
             if setter.forgotten:
                 logger.error("method %s has called this.set_user_id without awaiting it", call.method)
-                self._session.send(messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
+                self.session.send(messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
             else:
-                self._session.send(messages.result(call.id, value))
+                self.session.send(messages.result(call.id, value))
         finally:
             setter.end()
+            self._running -= 1
+            self._work.set()
+            invocation.unblock()
         self._finished.append(call.id)
         self._method_finished.set()
 
@@ -195,13 +319,18 @@ class Conversation:
             self._method_finished = trio.Event()
             finished, self._finished = self._finished, []
             await self._everything_told()
-            self._session.send(messages.updated(finished))
+            self.session.send(messages.updated(finished))
 
     async def _everything_told(self) -> None:
-        if not any(self._session.running):
+        if not any(self.session.running):
             return
-        await self._service.everything_told(self._session)
+        await self._service.everything_told(self.session)
         while not self._identity.current:
             # What was written was the user: the publications run again, and read what others read.
             await self._identity.wait_current()
-            await self._service.everything_told(self._session)
+            await self._service.everything_told(self.session)
+
+
+def opener(service: Service) -> Callable[[Connection], Awaitable[None]]:
+    """What to call with every new connection."""
+    return lambda connection: converse(service, connection)

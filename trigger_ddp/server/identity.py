@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -12,6 +13,7 @@ import trio
 
 from trigger_ddp.api import this
 from trigger_ddp.errors import MeteorError
+from trigger_ddp.server.leases import Lease
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.subscribing import Publications, Run, user_shown
 from trigger_ddp.server.users import Watch, find_user, reload_user, snapshot
@@ -27,6 +29,7 @@ class Identity:
         publications: what is to be run again as another user.
         nursery: for switches that a method on a worker thread waits for.
         on_stale: called when the user has changed; call `refresh` at the session's next turn.
+        on_gone: called when the row is gone that the login lasts as long as.
     """
 
     def __init__(
@@ -35,12 +38,15 @@ class Identity:
         publications: Publications,
         nursery: trio.Nursery,
         on_stale: Callable[[], object],
+        on_gone: Callable[[], object],
     ) -> None:
         self._service = service
         self._publications = publications
         self._nursery = nursery
         self._on_stale = on_stale
+        self._on_gone = on_gone
         self._watch: Watch | None = None
+        self._lease: Lease | None = None
         self._known: dict[str, Any] | None = None  # the user's columns as the publications saw them
         self._pk: Any = None
         self._memberships_changed = False
@@ -51,9 +57,9 @@ class Identity:
         self.stale = False
         self.ended = False
 
-    def setter(self) -> UserSetter:
-        """``this.set_user_id`` for one method."""
-        return UserSetter(self, self._nursery)
+    def setter(self, allowed: Callable[[], None]) -> UserSetter:
+        """``this.set_user_id`` for one method; ``allowed`` raises where it may not be called."""
+        return UserSetter(self, self._nursery, allowed)
 
     def doubt(self, memberships: bool = True) -> None:
         """The user may have changed; ``memberships``: perhaps not in its row."""
@@ -65,6 +71,7 @@ class Identity:
         """The session is over."""
         self.ended = True
         self._forget()
+        self._replace_lease(None)
 
     @property
     def current(self) -> bool:
@@ -80,29 +87,50 @@ class Identity:
         while not self.current:
             await self._refreshed.wait()
 
-    async def become(self, user_id: Any, run: Run) -> None:
+    async def become(self, user_id: Any, run: Run, lease: Any = None) -> None:
         """Make the client this user, or nobody, and tell it what that changes.
 
         Args:
             user_id: a document id, a primary key, or None.
             run: runs blocking code where what the caller has written can be seen.
+            lease: a row, perhaps of the caller's transaction, that the login lasts as long as; call
+                `arm_lease` when the transaction is over.
 
         Raises:
-            MeteorError: 403, there is no such user, or it is not active. Nothing has changed then.
-            TypeError: it can't be an id.
+            MeteorError: 403, there is no such user, or it is not active, or its lease is gone. Nothing has
+                changed then.
+            TriggersMissing: the deletion of the lease would not be heard of.
+            TypeError: it can't be an id, or the lease no row.
         """
         async with self._switching:
             if user_id is None:
+                self._replace_lease(None)
                 await self._switch(None, None, run)
                 return
+            held = None if lease is None else Lease(lease, self._on_gone)
             # Watched before it is read: no change comes between.
-            watch = await self._service.patiently(lambda: self._service.users.watch(self.doubt))
-            try:
+            with contextlib.ExitStack() as undo:
+                watch = await self._service.patiently(lambda: self._service.users.watch(self.doubt))
+                undo.callback(self._service.forget_user, watch)
+                if held is not None:
+                    await self._service.leases.hold(held)
+                    undo.callback(self._service.let_go_lease, held)
                 user = await run(partial(find_user, user_id))
-            except BaseException:
-                self._service.forget_user(watch)
-                raise
+                if held is not None and not await run(held.exists):
+                    raise MeteorError(403, "The login is no longer valid")
+                undo.pop_all()
+            self._replace_lease(held)
             await self._switch(user, watch, run)
+
+    def arm_lease(self) -> None:
+        """The transaction of whoever called `become` is over: is the lease there?"""
+        if self._lease is not None and not self._lease.armed:
+            self._service.leases.arm(self._lease)
+
+    def _replace_lease(self, lease: Lease | None) -> None:
+        if self._lease is not None:
+            self._service.let_go_lease(self._lease)
+        self._lease = lease
 
     async def refresh(self) -> None:
         """Look at the user again; if it has changed, so may have what the client sees."""
@@ -150,9 +178,12 @@ class UserSetter:
     transaction is seen: a user just made, for instance.
     """
 
-    def __init__(self, identity: Identity, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, identity: Identity, nursery: trio.Nursery, allowed: Callable[[], None] = lambda: None
+    ) -> None:
         self._identity = identity
         self._nursery = nursery
+        self._allowed = allowed
         self._token = trio.lowlevel.current_trio_token()
         self._over = False
         #: Whether it was called, and whether what it returned is still to be awaited.
@@ -161,8 +192,9 @@ class UserSetter:
     def end(self) -> None:
         """The method has ended."""
         self._over = True
+        self._identity.arm_lease()
 
-    def __call__(self, user_id: Any) -> Awaitable[None] | None:
+    def __call__(self, user_id: Any, lease: Any = None) -> Awaitable[None] | None:
         """Make the client another user, or nobody; see `Identity.become`.
 
         Returns:
@@ -170,19 +202,19 @@ class UserSetter:
         """
         if trio.lowlevel.in_trio_run():
             self.forgotten = True
-            return self._on_event_loop(user_id)
+            return self._on_event_loop(user_id, lease)
         jobs: _Jobs = queue.SimpleQueue()
-        self._token.run_sync_soon(self._start, user_id, jobs)
+        self._token.run_sync_soon(self._start, user_id, lease, jobs)
         while not isinstance(job := jobs.get(), outcome.Outcome):
             job()
         job.unwrap()
         this.rebind(**self._identity.shown())
         return None
 
-    async def _on_event_loop(self, user_id: Any) -> None:
+    async def _on_event_loop(self, user_id: Any, lease: Any) -> None:
         self.forgotten = False
         self._begin()
-        await self._identity.become(user_id, self._identity._in_workers)
+        await self._identity.become(user_id, self._identity._in_workers, lease)
         this.rebind(**self._identity.shown())
 
     def _begin(self) -> None:
@@ -190,20 +222,21 @@ class UserSetter:
             raise _connection_closed()
         if self._over:
             raise RuntimeError("this.set_user_id was called after the end of its method")
+        self._allowed()
         self.used = True
 
-    def _start(self, user_id: Any, jobs: _Jobs) -> None:
+    def _start(self, user_id: Any, lease: Any, jobs: _Jobs) -> None:
         try:
             self._begin()
         except (RuntimeError, MeteorError) as error:
             jobs.put(outcome.Error(error))
         else:
-            self._nursery.start_soon(self._serve, user_id, jobs)
+            self._nursery.start_soon(self._serve, user_id, lease, jobs)
 
-    async def _serve(self, user_id: Any, jobs: _Jobs) -> None:
+    async def _serve(self, user_id: Any, lease: Any, jobs: _Jobs) -> None:
         result: outcome.Outcome[None] = outcome.Error(_connection_closed())
         try:
-            await self._identity.become(user_id, partial(self._run_there, jobs))
+            await self._identity.become(user_id, partial(self._run_there, jobs), lease)
             result = outcome.Value(None)
         except Exception as error:  # noqa: BLE001 - it is the method's
             result = outcome.Error(error)

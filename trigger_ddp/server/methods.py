@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import trio
 from django.db import transaction
 
 from trigger_ddp import ejson
 from trigger_ddp.api import API, this
 from trigger_ddp.api.arguments import bind
+from trigger_ddp.conf import Settings
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol.requests import Call
 from trigger_ddp.server.workers import Workers
@@ -19,14 +21,52 @@ from trigger_ddp.server.workers import Workers
 logger = logging.getLogger("trigger_ddp.methods")
 
 
-async def run_method(call: Call, workers: Workers, context: dict[str, Any], alias: str) -> bytes | None:
-    """Run one method: a plain function on a worker thread in a transaction, an async one right here.
+class Invocation:
+    """One method that a client has called.
 
     Args:
         call: what the client asked for.
+
+    Attributes:
+        call: the same.
+        unblocked: set when the client's next message may be dealt with.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.unblocked = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._unblocked_itself = False
+
+    def unblock(self) -> None:
+        """Let the client's next message be dealt with. For any thread, and more than once."""
+        if trio.lowlevel.in_trio_run():
+            self.unblocked.set()
+        else:
+            self._token.run_sync_soon(self.unblocked.set)
+
+    def unblock_itself(self) -> None:
+        """``this.unblock()``: `unblock` by the method, which can't set the user afterwards."""
+        self._unblocked_itself = True
+        self.unblock()
+
+    def may_set_user(self) -> None:
+        """Raises: RuntimeError, since what runs beside the method would change under its hands."""
+        if self._unblocked_itself:
+            # The text of Meteor's server.
+            raise RuntimeError("Can't call setUserId in a method after calling unblock")
+
+
+async def run_method(
+    invocation: Invocation, workers: Workers, context: dict[str, Any], settings: Settings
+) -> bytes | None:
+    """Run one method: a plain function on a worker thread in a transaction, an async one right here.
+
+    Args:
+        invocation: what the client asked for.
         workers: the threads.
         context: what `this` shows while it runs.
-        alias: the database whose transaction a plain function runs in.
+        settings: say which database's transaction a plain function runs in, if any.
 
     Returns:
         The result as EJSON, None where the method returned None.
@@ -34,16 +74,19 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
     Raises:
         MeteorError: what the client is to be told; unexpected errors are logged here and become a 500.
     """
+    call = invocation.call
     method = API.api_path_map().get(call.method)
     if method is None:
         raise MeteorError(404, f"Method '{call.method}' not found")
     try:
         arguments = bind(method, call.params)
-        with this.bound(**context, random_seed=call.random_seed):
+        with this.bound(**context, random_seed=call.random_seed, unblock=invocation.unblock_itself):
             if inspect.iscoroutinefunction(method):
                 value = await method(*arguments)
+            elif _is_atomic(method, settings):
+                value = await workers.run(_in_transaction, settings.database, method, arguments)
             else:
-                value = await workers.run(_in_transaction, alias, method, arguments)
+                value = await workers.run(method, *arguments)
         return None if value is None else ejson.encode(value)
     except MeteorError:
         raise
@@ -51,6 +94,11 @@ async def run_method(call: Call, workers: Workers, context: dict[str, Any], alia
         # An async method's sys.exit() must not end the server. Signals don't arrive as KeyboardInterrupt.
         logger.exception("method %s failed", call.method)
         raise MeteorError(500, "Internal server error") from None
+
+
+def _is_atomic(method: Callable[..., Any], settings: Settings) -> bool:
+    """Whether a method runs in a transaction; Django's ``@transaction.non_atomic_requests`` says not."""
+    return settings.atomic_methods and settings.database not in getattr(method, "_non_atomic_requests", ())
 
 
 def _in_transaction(alias: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

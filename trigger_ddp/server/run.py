@@ -27,7 +27,7 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
-from trigger_ddp.server.conversation import Conversation
+from trigger_ddp.server.conversation import opener
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.service import Service
@@ -174,7 +174,7 @@ async def _main(options: Options, conninfo: str | dict[str, Any], conf: Settings
             await nursery.start(service.run)
             listeners = await open_listeners(options.binds)
             application = Application(
-                on_connection=Conversation.opener(service),
+                on_connection=opener(service),
                 handler=options.handler,
                 limits=Limits(
                     max_message_bytes=conf.max_message_bytes,

@@ -11,11 +11,12 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from django.db import connections
 
+from trigger_ddp.api import API
 from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
@@ -32,10 +33,14 @@ from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.backoff import Backoff
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
+from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.websocket import Connection
 from trigger_ddp.server.workers import Workers
+
+if TYPE_CHECKING:
+    from trigger_ddp.server.conversation import Conversation
 
 logger = logging.getLogger("trigger_ddp.service")
 
@@ -79,7 +84,10 @@ class Service:
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
         self.users = Users(source, evaluators, settings.database)
+        self.leases = Leases(source, evaluators, self.patiently, settings.database)
         self.connections: dict[Session, Connection] = {}
+        self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
+        self._away: dict[Session, None] = {}  # sessions whose client is, the longest first
         self._nursery: trio.Nursery | None = None
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
         self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
@@ -103,8 +111,19 @@ class Service:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
+            self._nursery.start_soon(self.leases.run)
             await self._nursery.start(self.source.run, self._deliver)
+            for seconds, function in API.periodic:
+                self._nursery.start_soon(self._call_every, seconds, function)
             task_status.started()
+
+    async def _call_every(self, seconds: float, function: Callable[[], object]) -> None:
+        while True:
+            await trio.sleep(seconds)
+            try:
+                await self.patiently(lambda: self.workers.run(function))
+            except Exception:
+                logger.exception("%r, called every %g s, failed", function, seconds)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
@@ -118,6 +137,7 @@ class Service:
                 forget_columns()  # … and other columns
             self.engine.receive(event)
             self.users.receive(event)
+            self.leases.receive(event)
         self._continue()
 
     def _continue(self) -> None:
@@ -293,13 +313,30 @@ class Service:
 
     def close_session(self, session: Session) -> None:
         """Let go of everything the session holds; nothing is sent any more."""
-        del self.connections[session]
+        self.connections.pop(session, None)
+        self._away.pop(session, None)
         self._dirty.pop(session, None)
         for subscription in (*session.running, *session.coming):
             self._let_go_all(session, subscription, list(subscription.queries))
         session.subscriptions.clear()
         session.universal.clear()
         session.coming.clear()
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run what outlives the connection that asked for it; it must not raise."""
+        assert self._nursery is not None
+        self._nursery.start_soon(task)
+
+    def carry(self, session: Session, connection: Connection | None) -> None:
+        """``session`` goes on over another connection, or for the moment over none."""
+        if connection is not None:
+            self.connections[session] = connection
+            self._away.pop(session, None)
+            return
+        del self.connections[session]
+        self._away[session] = None
+        if len(self._away) > self.settings.max_resumable:
+            self.conversations[next(iter(self._away)).id].end("too many clients are away")
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
         """End a subscription and tell the client so; nothing happens if it has ended already."""
@@ -317,6 +354,11 @@ class Service:
         """End a watch of `users`."""
         assert self._nursery is not None
         self.users.forget(watch, self._nursery)
+
+    def let_go_lease(self, lease: Lease) -> None:
+        """End a hold of `leases`."""
+        assert self._nursery is not None
+        self.leases.let_go(lease, self._nursery)
 
     def _mark_dirty(self, session: Session) -> None:
         self._dirty[session] = None

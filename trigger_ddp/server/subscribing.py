@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +22,6 @@ from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.publishing import compile_all, compile_publication, compile_returned
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
-from trigger_ddp.server.websocket import Connection
 
 logger = logging.getLogger("trigger_ddp.session")
 
@@ -46,24 +45,24 @@ class Publications:
     Args:
         service: the process's service.
         session: the session.
-        connection: what carries it.
         client: as publications see it.
         nursery: for the functions; its cancellation ends them.
+        wait_for_room: waits until the client has taken in all but so many bytes of what was sent.
     """
 
     def __init__(
         self,
         service: Service,
         session: Session,
-        connection: Connection,
         client: Client,
         nursery: trio.Nursery,
+        wait_for_room: Callable[[int], Awaitable[None]],
     ) -> None:
         self._service = service
         self._session = session
-        self._connection = connection
         self._client = client
         self._nursery = nursery
+        self._wait_for_room = wait_for_room
 
     @property
     def user(self) -> Any:
@@ -171,7 +170,7 @@ class Publications:
         """Tell the client a query's documents, no faster than it reads them."""
         while self._session.tell_some(query):
             self._service.flush(self._session)
-            await self._connection.wait_at_most(self._service.settings.outbox_bytes // 4)
+            await self._wait_for_room(self._service.settings.outbox_bytes // 4)
             await trio.lowlevel.checkpoint()
 
     # -- functions ------------------------------------------------------------------------------

@@ -98,6 +98,8 @@ class Connection:
         self._limits = limits
         self._pending: deque[str] = deque()
         self._closing: str | None = None  # why we are closing, once we are
+        #: Whether it is closed in good order, by us; then the client is not to come back to its session.
+        self.closed_here = False
 
     def __repr__(self) -> str:
         return f"<Connection {self.request.client} {self.wire.value}>"
@@ -240,7 +242,9 @@ class Connection:
         already, self._closing = self.close_reason, f"closed by the server: {code} {reason}".rstrip()
         if already:
             self._closing = already
-        elif self.wire is Wire.SOCKJS:
+            return
+        self.closed_here = True
+        if self.wire is Wire.SOCKJS:
             told = (code, reason) if reason or code != 1000 else (3000, "Go away!")
             self.push(frames.sockjs_close_frame(*told))
 

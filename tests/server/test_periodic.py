@@ -1,0 +1,45 @@
+"""What `API.every` was told is called again and again, whatever it raises."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import trio
+
+from trigger_ddp.api import API
+from trigger_ddp.conf import Settings
+from trigger_ddp.server.service import Service
+from trigger_ddp.server.workers import Workers
+
+
+class Source:
+    async def run(self, deliver: Any, *, task_status: Any) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+
+def test_it_is_called_on_a_worker_thread_and_survives_its_failures(caplog: pytest.LogCaptureFixture) -> None:
+    threads: list[str] = []
+
+    def sweep() -> None:
+        threads.append(threading.current_thread().name)
+        if len(threads) == 1:
+            raise RuntimeError("the first time")
+
+    async def main() -> None:
+        async with Workers(1) as workers, trio.open_nursery() as nursery:
+            service = Service(Source(), workers, workers, Settings())  # type: ignore[arg-type]
+            await nursery.start(service.run)
+            with trio.fail_after(20):
+                while len(threads) < 3:
+                    await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+
+    with API.restored():
+        API.every(0.001, sweep)
+        trio.run(main)
+    assert all(name.startswith("trigger_ddp worker") for name in threads)
+    assert "sweep" in caplog.text
+    assert "the first time" in caplog.text
