@@ -39,7 +39,7 @@ def hurried(cluster: postgres.Cluster) -> Iterator[Server]:
 
 
 #: What the server has.
-OFFERED = frozenset[str]()
+OFFERED = frozenset({"unblock", "resume"})
 
 
 @pytest.mark.parametrize(
