@@ -12,6 +12,7 @@ from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
 from django.utils.translation import gettext_lazy
 
+import tests.project.hooking
 import tests.project.publishing  # noqa: F401 - registers what it declares
 from tests.zoo.models import Keeper, Species, Stall
 from trigger_ddp.api import API, APIMixin, Collection, MeteorError, Publication, api_endpoint, this

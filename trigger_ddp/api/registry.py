@@ -13,8 +13,10 @@ from django.db.models.query import RawQuerySet
 from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
+from trigger_ddp.api.hooks import Hook
 from trigger_ddp.api.membership import user_tables
 from trigger_ddp.api.publication import Publication, of_function
+from trigger_ddp.api.ratelimit import RateLimiter
 from trigger_ddp.errors import AlreadyRegistered, ConfigurationError
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -22,9 +24,17 @@ Declarations = TypeVar("Declarations", bound="type[APIMixin] | Iterable[type[API
 
 
 class DDP(APIMixin):
-    """The registry; there is one instance, `API`."""
+    """The registry; there is one instance, `API`.
+
+    Attributes:
+        rate_limiter: how often clients may do what.
+        connection_hook, message_hook: what `on_connection` and `on_message` register.
+    """
 
     def __init__(self) -> None:
+        self.rate_limiter = RateLimiter()
+        self.connection_hook = Hook("on_connection")
+        self.message_hook = Hook("on_message")
         self._collections: dict[str, Collection] = {}
         self._publications: dict[str, Publication] = {}
         self._universal: list[Publication] = []
@@ -63,6 +73,48 @@ class DDP(APIMixin):
             return function
 
         return register
+
+    def on_connection(self, callback: Function) -> Function:
+        """Have ``callback`` called with the `this.connection` of every client that connects.
+
+        It is called once the client is connected and has what universal publications published at once; not
+        when a session is resumed. Usable as a decorator; `off` undoes it.
+
+        Args:
+            callback: a plain function, which runs on the server's event loop and must not wait (queries are
+                refused there), or an async one, which ends with the session at the latest. What it
+                raises is logged. `this` shows it what it shows to publications.
+
+        Raises:
+            TypeError: it can't be called.
+        """
+        self.connection_hook.register(callback)
+        return callback
+
+    def on_message(self, callback: Function) -> Function:
+        """Have ``callback`` called with every message of a client, before it is dealt with.
+
+        Its arguments are the message, a dict with its EJSON values decoded, and the client's
+        `this.connection`. The message is the one that is dealt with, so do not change it. Messages that
+        are answered out of turn are not among them: ``connect``, ``disconnect``, ``ping``, ``pong``, and what
+        can't be parsed.
+
+        Args:
+            callback: as of `on_connection`.
+
+        Raises:
+            TypeError: it can't be called.
+        """
+        self.message_hook.register(callback)
+        return callback
+
+    def off(self, callback: Callable[..., Any]) -> bool:
+        """Have a callback called no more that a hook registered. Returns whether there was one.
+
+        Async ones that run go on.
+        """
+        removed = [hook.remove(callback) for hook in (self.connection_hook, self.message_hook)]
+        return any(removed)
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
         """Have every server process call ``function()`` each ``seconds``, on a thread that may use the ORM.
@@ -229,13 +281,16 @@ class DDP(APIMixin):
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """A ``with`` block whose registrations are undone at its end; for tests."""
+        """A ``with`` block whose registrations, rules and hooks are undone at its end; for tests."""
         before = (
             dict(self._collections), dict(self._publications), list(self._others),
             dict(self._methods), dict(self._owners), list(self._universal), list(self._periodic),
         )  # fmt: skip
         try:
-            yield
+            with (
+                self.rate_limiter.restored(), self.connection_hook.restored(), self.message_hook.restored(),
+            ):  # fmt: skip
+                yield
         finally:
             (
                 self._collections, self._publications, self._others,

@@ -119,6 +119,7 @@ class Session:
         universal: the universal subscriptions by id.
         coming: subscriptions that are being made ready to replace others, see `switch`.
         views: the collections that are published to this session, by name.
+        on_message: called with every message whose turn it is, decoded, before it is looked at.
     """
 
     def __init__(self, wire: Wire, on_outgoing: Callable[[Session], None]) -> None:
@@ -132,6 +133,7 @@ class Session:
         self.views: dict[str, CollectionView] = {}
         self.connecting: Connecting | None = None
         self.closing: Closing | None = None
+        self.on_message: Callable[[Message], object] = lambda message: None
         self.sent = 0
         self._on_outgoing = on_outgoing
         self._outgoing: list[bytes] = []
@@ -271,7 +273,9 @@ class Session:
             self._inbox_size -= len(text)
             message = parse(text)
             try:
-                return request_of(decode_values(message))
+                decoded = decode_values(message)
+                self.on_message(decoded)
+                return request_of(decoded)
             except BadRequest as bad:
                 offending = None if bad.reason == PARSE_ERROR else message
                 self.send(messages.error(bad.reason, offending))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 
 import trio
 
@@ -11,6 +14,18 @@ from trigger_ddp.protocol.session import Session
 from trigger_ddp.server.websocket import Connection
 
 logger = logging.getLogger("trigger_ddp.session")
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Answer:
+    """The method that runs here: whose client's, whether it wants to close that, and whether it has ended."""
+
+    client: Client
+    closing: bool = False
+    over: bool = False
+
+
+_answer: ContextVar[_Answer | None] = ContextVar("trigger_ddp.answer", default=None)
 
 
 class Client:
@@ -49,8 +64,12 @@ class Client:
         return self.connection.request.http_headers
 
     def close(self) -> None:
-        """Close the connection, soon; what was sent to the client before still goes out."""
-        self._soon(self._close)
+        """Close the connection, soon; what was sent to the client before still goes out.
+
+        A method that closes its own client's connection is done to its end, and its result goes out too.
+        """
+        answer = _answer.get()
+        self._soon(lambda: self._close_after(answer))
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have a plain function called once when the client is gone for good; soon if it is.
@@ -59,6 +78,19 @@ class Client:
         function runs on the server's event loop and must not wait. What it raises is logged.
         """
         self._soon(lambda: self._call(callback) if self._ended else self._on_close.append(callback))
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """A ``with`` block that runs a method of this client: what it closes is closed after the block."""
+        answer = _Answer(self)
+        token = _answer.set(answer)
+        try:
+            yield
+        finally:
+            _answer.reset(token)
+            answer.over = True
+            if answer.closing:
+                self._close()
 
     def ended(self) -> None:
         """The session has ended: tell those who wanted to know."""
@@ -72,6 +104,12 @@ class Client:
             function()
         else:
             self._token.run_sync_soon(function)
+
+    def _close_after(self, answer: _Answer | None) -> None:
+        if answer is not None and answer.client is self and not answer.over:
+            answer.closing = True
+        else:
+            self._close()
 
     def _call(self, callback: Callable[[], object]) -> None:
         try:

@@ -13,13 +13,16 @@ from functools import partial
 
 import trio
 
+from trigger_ddp.api import API
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.protocol.session import Session
 from trigger_ddp.server.client import Client
+from trigger_ddp.server.hooks import Hooks
 from trigger_ddp.server.identity import Identity
+from trigger_ddp.server.limits import admit
 from trigger_ddp.server.methods import Invocation, run_method
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
 from trigger_ddp.server.subscribing import Publications
@@ -85,6 +88,7 @@ class Conversation:
         self._reading_paused = False
         self._client = Client(session, connection, self.close)
         self._publications: Publications
+        self._hooks: Hooks
         self._identity: Identity
         self._work = trio.Event()
         self._room = trio.Event()
@@ -104,6 +108,8 @@ class Conversation:
                 self._publications = Publications(
                     self._service, session, self._client, nursery, self._wait_for_room
                 )
+                self._hooks = Hooks(nursery, self._publications.context)
+                session.on_message = lambda message: self._hooks.call(API.message_hook, message, self._client)
                 self._identity = Identity(
                     self._service, self._publications, nursery, lambda: self._work.set(), self.close
                 )
@@ -242,7 +248,9 @@ class Conversation:
 
     async def _do_requests(self) -> None:
         await self._publications.start_universal()
+        self._hooks.call(API.connection_hook, self._client)
         while True:
+            await self._hooks.wait_for_room()
             if self._identity.stale:
                 await self._refresh_user()
                 continue
@@ -279,18 +287,23 @@ class Conversation:
                     self._work = trio.Event()
                     await self._work.wait()
                 invocation = Invocation(request)
-                self._nursery.start_soon(self._call, invocation)
+                self._nursery.start_soon(self._answer, invocation)
                 await invocation.unblocked.wait()
 
     # -- methods --------------------------------------------------------------------------------
+
+    async def _answer(self, invocation: Invocation) -> None:
+        with self._client.answering():
+            await self._call(invocation)
 
     async def _call(self, invocation: Invocation) -> None:
         service, call = self._service, invocation.call
         setter = self._identity.setter(invocation.may_set_user)
         context = {**self._publications.context(), "set_user_id": setter}
+        admitted = partial(admit, self.session, self._client, "method")
         self._running += 1
         try:
-            value = await run_method(invocation, service.workers, context, service.settings)
+            value = await run_method(invocation, service.workers, context, service.settings, admitted)
         except MeteorError as error:
             self.session.send(messages.result_error(call.id, error.as_dict()))
             if setter.used:

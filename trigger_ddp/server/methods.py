@@ -58,7 +58,11 @@ class Invocation:
 
 
 async def run_method(
-    invocation: Invocation, workers: Workers, context: dict[str, Any], settings: Settings
+    invocation: Invocation,
+    workers: Workers,
+    context: dict[str, Any],
+    settings: Settings,
+    admit: Callable[[str], None],
 ) -> bytes | None:
     """Run one method: a plain function on a worker thread in a transaction, an async one right here.
 
@@ -67,6 +71,7 @@ async def run_method(
         workers: the threads.
         context: what `this` shows while it runs.
         settings: say which database's transaction a plain function runs in, if any.
+        admit: called with the name of the method before it runs; raises `MeteorError` if it may not.
 
     Returns:
         The result as EJSON, None where the method returned None.
@@ -78,6 +83,7 @@ async def run_method(
     method = API.api_path_map().get(call.method)
     if method is None:
         raise MeteorError(404, f"Method '{call.method}' not found")
+    admit(call.method)
     try:
         arguments = bind(method, call.params)
         with this.bound(**context, random_seed=call.random_seed, unblock=invocation.unblock_itself):

@@ -20,6 +20,7 @@ from trigger_ddp.protocol.handle import RunningHandle
 from trigger_ddp.protocol.requests import Subscribe
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.client import Client
+from trigger_ddp.server.limits import admit
 from trigger_ddp.server.publishing import compile_all, compile_publication, compile_returned
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
 
@@ -89,6 +90,11 @@ class Publications:
             return
         if request.id in session.subscriptions:
             return  # a client that reconnects may repeat itself
+        try:
+            admit(session, self._client, "subscription", request.name)
+        except MeteorError as error:
+            session.nosub(request.id, error)
+            return
         if len(session.subscriptions) >= self._service.settings.max_subscriptions:
             session.nosub(
                 request.id, MeteorError("too-many-subscriptions", "This session has too many subscriptions")
