@@ -90,6 +90,28 @@ class Settings:
         "page finds it loaded",
         least=0,
     )
+    root_url: str = _setting(
+        "http://localhost:8000/", "where clients find the application; the links in mails begin with it"
+    )
+    ambiguous_error_messages: bool = _setting(
+        True, "tell clients whose login fails nothing of why, so that nobody learns who has an account"
+    )
+    forbid_client_account_creation: bool = _setting(False, "refuse clients that call createUser")
+    restrict_creation_by_email_domain: str = _setting(
+        "", "domain that the mail addresses of new users must have; empty: any"
+    )
+    send_verification_email: bool = _setting(
+        False, "mail new users a link that verifies their address, or lets them set a password"
+    )
+    login_expiration_days: float = _setting(90.0, "days for which a login token is good", least=0.001)
+    password_reset_token_expiration_days: float = _setting(
+        3.0,
+        "days for which the link of a mail is good that resets a password or verifies an address",
+        least=0.001,
+    )
+    password_enroll_token_expiration_days: float = _setting(
+        30.0, "days for which the link of a mail is good that lets a new user set a password", least=0.001
+    )
     api_endpoint_decorators: tuple[str, ...] = _setting(
         (), "dotted paths of decorator factories applied to every @api_endpoint, as in django-ddp"
     )
