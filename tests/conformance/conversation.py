@@ -126,6 +126,13 @@ class Frames:
 
 
 @dataclasses.dataclass(frozen=True)
+class Met:
+    """A `Capture` of this name has met something by now, for what need not happen at a certain message."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Get:
     """A plain HTTP request. Args: test: gets the headers, lower-cased, and the text."""
 
@@ -134,7 +141,7 @@ class Get:
     test: Callable[[Mapping[str, str], str], object]
 
 
-Step = Open | Send | SendText | Expect | Interleaved | Nothing | Closed | Leave | Frames | Get
+Step = Open | Send | SendText | Expect | Interleaved | Nothing | Closed | Leave | Frames | Met | Get
 
 
 @dataclasses.dataclass(frozen=True)
@@ -407,6 +414,9 @@ class Run:
                 self._variables |= {"received": speaker.received, "received less": speaker.received - 1}
             case Frames():
                 self._frames(step)
+            case Met(name):
+                if name not in self._variables:
+                    raise Mismatch(f"there was no {name}")
             case Get():
                 self._get(step)
 

@@ -27,10 +27,13 @@ from tests.conformance.conversation import (
     sub,
     updated,
 )
-from tests.conformance.patterns import ID, TEXT, Capture, OneOf, Var, Which
+from tests.conformance.patterns import ID, TEXT, Capture, Has, OneOf, Var, Which
 
 RUN, ANN, BOB = Var("run"), Var("ann"), Var("bob")
 ITEMS = "conformance.items"
+OWN_DOCUMENT = Has(
+    {"msg": "added", "collection": "users", "id": Var("ann's id"), "fields": Has({"username": Var("ann")})}
+)
 INTERNAL = meteor_error(500, "Internal server error")
 
 
@@ -83,7 +86,7 @@ CONVERSATIONS = [
         "fact_34_the_users_own_document_before_the_result",
         connected(),
         called("p", "person", ANN, gives=Capture("ann's id", TEXT)),
-        login("m1", ANN, added("users", Var("ann's id"), username=ANN)),
+        login("m1", ANN, OWN_DOCUMENT),
         Nothing(),
         login("m2", None, removed("users", Var("ann's id"))),
         Nothing(),

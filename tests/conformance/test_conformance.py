@@ -39,7 +39,7 @@ def hurried(cluster: postgres.Cluster) -> Iterator[Server]:
 
 
 #: What the server has.
-OFFERED = frozenset({"unblock", "resume"})
+OFFERED = frozenset(FEATURES)
 
 
 @pytest.mark.parametrize(
