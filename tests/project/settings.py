@@ -16,17 +16,11 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.postgres",
     "trigger_ddp",
-    "trigger_ddp.accounts",
     "trigger_ddp.demo.bookstore",
     "tests.zoo",
     "tests.library",
     "tests.project",
 ]
-PASSWORD_HASHERS = [
-    "trigger_ddp.accounts.hashers.MeteorPBKDF2PasswordHasher",
-    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
-]
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",

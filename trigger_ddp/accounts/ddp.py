@@ -1,6 +1,6 @@
 """What clients call and subscribe to: the methods of Meteor's accounts packages, and ``users``.
 
-Read along: Meteor's packages/accounts-base/accounts_server.js and packages/accounts-password/password_server.js.
+Read along: Meteor's packages/accounts-base/accounts_server.js and accounts-password/password_server.js.
 The methods run without a transaction around them, so that what is written about a login that fails stays.
 """
 
@@ -190,7 +190,7 @@ class Accounts(APIMixin):
     @api_endpoint("resetPassword")
     @transaction.non_atomic_requests
     def reset_password(self, token: str, newPassword: Password) -> dict[str, Any]:  # noqa: N803
-        """Set a password by the token of a mail, log out everybody who is logged in as this user, and log in."""
+        """Set a password by the token of a mail, log out whoever is logged in as this user, and log in."""
         password = _password(newPassword)
         return login.attempt("resetPassword", "password", lambda: _reset_password(token, password))
 
@@ -330,7 +330,7 @@ class LoginServiceConfiguration(Publication):
     """Clients wait for it before they offer login services. There are none."""
 
     name = "meteor.loginServiceConfiguration"
-    queries: Any = ()
+    queries = ()
 
 
 API.register([Accounts, Users, OwnUser, LoginServiceConfiguration])
