@@ -36,7 +36,6 @@ Meteor.methods({
 const unsubscribed = new Map(); // subscription id -> the function to call when the server has confirmed its end
 connection._stream.on("message", (text) => {
   const message = EJSON.parse(text);
-  connection._flushBufferedWrites(); // the client would do so within 5 ms
   if (message.msg === "nosub") unsubscribed.get(message.id)?.();
   if (message.msg) told(message, EJSON);
 });
@@ -53,8 +52,12 @@ const promised = (start) =>
 
 const until = (condition) =>
   new Promise((resolve) => {
-    const timer = setInterval(() => condition() && resolve(clearInterval(timer)), 5);
+    const look = () => (condition() ? resolve() : setTimeout(look, 5));
+    look();
   });
+
+// The client takes in what it is told some milliseconds later, many messages at once.
+const settled = () => until(() => connection._bufferedWritesFlushHandle === null);
 
 const subscriptions = new Map();
 const observed = {}; // collection -> what its observer was told: [["added", id, fields], …]
@@ -78,13 +81,15 @@ await drive(
         subscriptions.get(id).stop();
       }),
     call: (name, ...params) => promised((callback) => Meteor.apply(name, params, {}, callback)),
-    documents: () =>
-      Object.fromEntries(
+    documents: async () => {
+      await settled();
+      return Object.fromEntries(
         Object.entries(collections).map(([name, collection]) => [
           name,
           Object.fromEntries(collection.find().map(({ _id, ...fields }) => [_id, fields])),
         ]),
-      ),
+      );
+    },
     close: () => Meteor.disconnect(),
 
     // What other clients do not have.
@@ -103,13 +108,17 @@ await drive(
       const byStub = Object.values(observed).flat().slice(already);
       return outcome.then((result) => ({ byStub, result }));
     },
-    observed: (name) => observed[name],
+    observed: async (name) => {
+      await settled();
+      return observed[name];
+    },
     signUp: (options) => promised((callback) => Accounts.createUser(options, callback)),
     login: (user, password) => promised((callback) => Meteor.loginWithPassword(user, password, callback)),
     logout: () => promised((callback) => Meteor.logout(callback)),
     // Whoever is logged in, once a login under way has ended.
     user: async () => {
       await until(() => !Meteor.loggingIn());
+      await settled();
       return { id: Meteor.userId(), username: Meteor.user()?.username ?? null };
     },
     // Loses the socket, as a network does, and waits until the client is connected again.

@@ -50,7 +50,8 @@ const promised = (start) =>
 
 const until = (condition) =>
   new Promise((resolve) => {
-    const timer = setInterval(() => condition() && resolve(clearInterval(timer)), 5);
+    const look = () => (condition() ? resolve() : setTimeout(look, 5));
+    look();
   });
 
 const handles = new Map(); // subscription id on the wire -> the client's handle
@@ -88,7 +89,10 @@ await drive(
           Object.fromEntries(collection.find().fetch().map(({ _id, _version, ...fields }) => [_id, fields])),
         ]),
       ),
-    close: () => Meteor.disconnect(),
+    close: () => {
+      ddp.disconnect();
+      Meteor.disconnect(); // that of another connection, since a logout
+    },
 
     signUp: (options) => promised((callback) => Accounts.createUser(options, callback)),
     login: (user, password) => promised((callback) => Meteor.loginWithPassword(user, password, callback)),

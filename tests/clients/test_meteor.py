@@ -5,11 +5,13 @@ Meteor's own client is that of 1.3.5, the last one to be had without Meteor's bu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests import postgres
 from tests.clients.conftest import Client, Refused
+from tests.conformance.serving import reference_server
 from tests.serving import Server
 
 ITEMS = "conformance.items"
@@ -17,9 +19,10 @@ METEOR, METEORRN = "meteor.mjs", "meteorrn.mjs"
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    """One that serves tests/project/conformance.py."""
-    return serve(TDDP_TEST_CONFORMANCE="1")
+def server(cluster: postgres.Cluster) -> Iterator[Server]:
+    """One that serves tests/conformance/app."""
+    with reference_server(cluster) as server:
+        yield server
 
 
 @pytest.fixture
@@ -123,7 +126,7 @@ def test_a_lost_connection(start: Callable[[str], Client], program: str) -> None
     client.subscribe("conformance.items", "group")
     client.messages.clear()
     client.command("lose")
-    client.wait_for(msg="ready")  # it subscribes again by itself
+    client.wait_for(msg="added", id=item)  # it subscribes again by itself
     assert client.documents(ITEMS) == {item: {"group": "group", "text": "one"}}
     other.call("conformance.update", item, "two")
     client.wait_for(msg="changed", id=item)

@@ -2,7 +2,7 @@
 
     python -m tests.conformance --url ws://host:port [--sockjs | --raw] [--only fact_22] [--without accounts]
 
-The server must offer what tests/project/conformance.py describes. Exit status: 0 if all went well, 1 if not.
+The server must offer what tests/conformance/app/ddp.py describes. Exit status: 0 if all went well, 1 if not.
 """
 
 from __future__ import annotations

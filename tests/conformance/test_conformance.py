@@ -8,34 +8,28 @@ import pytest
 
 from tests import postgres
 from tests.conformance.conversation import WIRES, Conversation, Failed, Run
+from tests.conformance.serving import reference_server
 from tests.conformance.suite import CONVERSATIONS, FEATURES
-from tests.conftest import new_database
-from tests.serving import Server, start_server
+from tests.serving import Server
 
 #: Meteor's intervals are 15 seconds; nobody wants to wait that long for each of several pings.
 HURRIED = {"DDP_HEARTBEAT_INTERVAL": "1.0", "DDP_HEARTBEAT_TIMEOUT": "1.0"}
 
 
-def serving(cluster: postgres.Cluster, **environ: str) -> Iterator[Server]:
-    with new_database(cluster) as database:
-        server = start_server(database, TDDP_TEST_CONFORMANCE="1", **environ)
-        server.errors_expected = True  # by the facts about what fails
-        try:
-            yield server
-        finally:
-            server.stop()
-
-
 @pytest.fixture(scope="module")
 def reference(cluster: postgres.Cluster) -> Iterator[Server]:
     """The reference application."""
-    yield from serving(cluster)
+    with reference_server(cluster) as server:
+        server.errors_expected = True  # by the facts about what fails
+        yield server
 
 
 @pytest.fixture(scope="module")
 def hurried(cluster: postgres.Cluster) -> Iterator[Server]:
     """The same, which pings its clients sooner."""
-    yield from serving(cluster, **HURRIED)
+    with reference_server(cluster, **HURRIED) as server:
+        server.errors_expected = True
+        yield server
 
 
 #: What the server has.

@@ -178,7 +178,7 @@ class UserMethods(APIMixin):
     api_path_prefix = ""
 
     @api_endpoint
-    def login(self, user_id: Any) -> Any:
+    def become(self, user_id: Any) -> Any:
         this.set_user_id(user_id)
         return this.user_ddp_id
 
@@ -241,7 +241,7 @@ class UserMethods(APIMixin):
         Keeper.objects.filter(pk=keeper_id).delete()
 
     @api_endpoint
-    def logout(self) -> None:
+    def become_nobody(self) -> None:
         this.set_user_id(None)
 
     @api_endpoint
@@ -301,12 +301,6 @@ if os.environ.get("TDDP_TEST_UNIVERSAL"):
 
         handle.unblock()
         await trio.sleep_forever()
-
-
-# -- what the conformance suite asks for, universal publication and all ---------------------------
-
-if os.environ.get("TDDP_TEST_CONFORMANCE"):
-    import tests.project.conformance  # noqa: F401 - registers what it declares
 
 
 # -- what the documentation declares, for the test that follows it --------------------------------

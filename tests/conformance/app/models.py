@@ -1,4 +1,4 @@
-"""Tables that the test project has of its own."""
+"""What the reference application stores, beside users."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trigger_ddp.api import AleaIdField
 
 
 class Item(models.Model):
-    """What the conformance suite's reference application publishes, see tests/project/conformance.py."""
+    """A document of ``conformance.items``."""
 
     id = AleaIdField(primary_key=True)
     group = models.CharField(max_length=50)

@@ -53,7 +53,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
-from tests.project.models import Item
+from tests.conformance.app.models import Item
 from trigger_ddp.api import API, APIMixin, Collection, Handle, MeteorError, Publication, api_endpoint, this
 
 #: The handles of running scripts by their names.
