@@ -98,7 +98,7 @@ def test_a_logout_or_another_login_ends_the_lease(people: Database, clients: Cal
     ok(client.call("logout_and_delete", 1))
     assert who(client) is None
     ok(client.call("login_while", 1, 2))
-    ok(client.call("login", 2))
+    ok(client.call("become", 2))
     people.psql("DELETE FROM zoo_keeper")
     client.settle()
     assert who(client) == "bob"

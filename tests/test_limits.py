@@ -104,12 +104,12 @@ def test_counted_by_user(db: Database, server: Server, client: DDPClient) -> Non
     )
     limit(client, {"name": "echo", "user_id": True}, 1)
     assert [refused(client.call("echo", 1)) for _ in range(2)] == [False, True]
-    client.call("login", 1)
+    client.call("become", 1)
     assert [refused(client.call("echo", 1)) for _ in range(2)] == [False, True]
-    client.call("login", 2)
+    client.call("become", 2)
     assert not refused(client.call("echo", 1))
     with DDPClient(server.url) as other:
-        other.call("login", 1)
+        other.call("become", 1)
         assert refused(other.call("echo", 1))
         session = other.messages[0]["session"]
     server.wait_for_log(

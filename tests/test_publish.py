@@ -142,7 +142,7 @@ def test_documents_merge_with_those_of_live_queries(people: Database, client: DD
 
 
 def test_this_is_bound(client: DDPClient) -> None:
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     client.subscribe("script", "x", [["who"], ["ready"]])
     (connected,) = [m for m in client.messages if m["msg"] == "connected"]
     assert client.documents["who"]["me"] == {"name": "ann", "id": "1", "session": connected["session"]}
@@ -224,7 +224,7 @@ def test_functions_run_again_as_another_user(client: DDPClient, server: Server) 
     subscription = client.subscribe("script", "x", [["who"], ["added", "things", "1", {"n": 1}], ["ready"]])
     drive(client, "changed", "things", "1", {"n": 2})
     since = len(client.messages)
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     server.wait_for_log("script x was stopped")
     assert told(client, since) == [
         ("changed", "who", "me"), ("changed", "things", "1"), ("ready", subscription), ("result",),
@@ -240,7 +240,7 @@ def test_functions_run_again_as_another_user(client: DDPClient, server: Server) 
 def test_a_function_with_querysets_as_another_user(people: Database, client: DDPClient) -> None:
     subscription = client.subscribe("script", "x", [["added", AUTHORS, "9", {}], ["authors", "a", "b"]])
     since = len(client.messages)
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     assert told(client, since) == [("ready", subscription), ("result",), ("updated",)]
     people.psql("DELETE FROM bookstore_author WHERE id = 1")
     client.settle()
@@ -254,7 +254,7 @@ def test_a_function_that_will_not_have_another_user(client: DDPClient, step: str
         client.subscribe("script", "x", [["nobody goes no further"], [step]]),
     )
     since = len(client.messages)
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     assert [what for what in told(client, since) if what[0] in ("nosub", "ready")] == [
         ("nosub", subscription), ("ready", ticks),
     ]  # fmt: skip
@@ -268,7 +268,7 @@ def test_a_switch_does_not_wait_for_ever(client: DDPClient, server: Server) -> N
     client.start_subscription("script", "x", [["added", "things", "1", {}], ["sleep"]])
     client.wait_until(lambda: client.documents["things"])
     drive_from_elsewhere(server, "unblock")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     drive(client, "added", "things", "2", {})
     drive(client, "ready")
     client.settle()
@@ -295,7 +295,7 @@ def test_universal_publications_follow_the_user(people: Database, universal: Ser
     with DDPClient(universal.url) as client:
         subscription = client.subscribe("AuthorsOfMyLetter")
         since = len(client.messages)
-        ok(client.call("login", 1))
+        ok(client.call("become", 1))
         assert told(client, since) == [
             ("changed", "motd", "today"), ("added", AUTHORS, "1"), ("added", AUTHORS, "2"),
             ("added", "auth.user", "1"), ("ready", subscription), ("result",), ("updated",),
@@ -303,9 +303,9 @@ def test_universal_publications_follow_the_user(people: Database, universal: Ser
         people.psql("UPDATE auth_user SET last_name = 'Now' WHERE id = 1")
         client.settle()
         assert client.documents["auth.user"]["1"]["last_name"] == "Now"
-        ok(client.call("login", 2))
+        ok(client.call("become", 2))
         assert set(client.documents["auth.user"]) == {"2"}
-        ok(client.call("logout"))
+        ok(client.call("become_nobody"))
         assert client.documents["auth.user"] == {}
         assert client.documents["motd"] == {"today": {"text": "Hello stranger"}}
         assert not [m for m in client.messages if m["msg"] == "nosub"]
@@ -315,6 +315,6 @@ def test_universal_publications_follow_the_user(people: Database, universal: Ser
 def test_only_universal_publications_and_updated(people: Database, universal: Server) -> None:
     """What a method writes is told before `updated`, although the client never subscribed."""
     with DDPClient(universal.url) as client:
-        ok(client.call("login", 1))
+        ok(client.call("become", 1))
         ok(client.call("promote_me"))
         assert client.documents["auth.user"]["1"]["is_superuser"] is True

@@ -233,7 +233,7 @@ def test_a_login_and_its_method_survive(db: Database, server: Server) -> None:
         " is_active, date_joined) VALUES (1, 'ann', '', '', '', '', false, false, true, now())"
     )
     client = DDPClient(server.url)
-    client.call("login", 1)
+    client.call("become", 1)
     call = client.start_call("gates/wait", "resumed")
     client.send(msg="ping")
     client.wait_for(lambda m: m["msg"] == "pong")

@@ -69,7 +69,7 @@ def told(client: DDPClient, since: int) -> list[tuple[Any, ...]]:
 # -- set_user_id ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["login", "login_async", "login_in_thread"])
+@pytest.mark.parametrize("method", ["become", "login_async", "login_in_thread"])
 @pytest.mark.parametrize("user_id", [1, "1"])
 def test_a_login_shows_what_is_the_users(client: DDPClient, method: str, user_id: Any) -> None:
     keepers, visits = client.subscribe("MyKeepers"), client.subscribe("MyVisits")
@@ -83,18 +83,18 @@ def test_a_login_shows_what_is_the_users(client: DDPClient, method: str, user_id
     ]  # fmt: skip
     assert ok(client.call("who")) == [1, "1", "ann"]
     since = len(client.messages)
-    ok(client.call("logout"))
+    ok(client.call("become_nobody"))
     assert told(client, since)[:3] == [
         ("removed", KEEPERS, "aaaaaaaaaaaaaaaaa"), ("removed", VISITS, "1"), ("ready", keepers, visits),
     ]  # fmt: skip
     assert client.call("who").get("result") is None
 
 
-@pytest.mark.parametrize("method", ["login", "login_async"])
+@pytest.mark.parametrize("method", ["become", "login_async"])
 def test_who_can_not_be_logged_in(client: DDPClient, server: Server, method: str) -> None:
     server.errors_expected = True
     client.subscribe("MyKeepers")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     since = len(client.messages)
     for user_id, expected in [
         (99, (403, "User not found")), ("99", (403, "User not found")), ("x", (403, "User not found")),
@@ -126,22 +126,22 @@ def test_a_forgotten_await_is_no_login(client: DDPClient, server: Server) -> Non
 def test_two_users_with_documents_in_common(client: DDPClient) -> None:
     subscription = client.subscribe("AuthorsOfMyLetter")
     everything = client.subscribe("AllTags")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     assert {fields["name"] for fields in client.documents[AUTHORS].values()} == {"a", "b", "c"}
     since = len(client.messages)
-    ok(client.call("login", 2))
+    ok(client.call("become", 2))
     assert told(client, since) == [
         ("removed", AUTHORS, "97"), ("added", AUTHORS, "100"), ("ready", subscription, everything),
         ("result",), ("updated",),
     ]  # fmt: skip
     since = len(client.messages)
-    ok(client.call("login", 2))
+    ok(client.call("become", 2))
     assert told(client, since) == [("ready", subscription, everything), ("result",), ("updated",)]
 
 
 def test_after_a_login_changes_are_told(people: Database, client: DDPClient) -> None:
     client.subscribe("AuthorsOfMyLetter")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     people.psql(
         "UPDATE bookstore_author SET email = email || '!'; DELETE FROM bookstore_author WHERE id = 97"
     )
@@ -152,10 +152,10 @@ def test_after_a_login_changes_are_told(people: Database, client: DDPClient) -> 
 
 
 def test_a_subscription_that_only_some_may_have(people: Database, client: DDPClient) -> None:
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     members, keepers = client.subscribe("Members"), client.subscribe("MyKeepers")
     since = len(client.messages)
-    ok(client.call("logout"))
+    ok(client.call("become_nobody"))
     gone = told(client, since)
     assert gone[:4] == [("removed", AUTHORS, key) for key in ("97", "98", "99", "100")]
     assert gone[4:] == [
@@ -166,7 +166,7 @@ def test_a_subscription_that_only_some_may_have(people: Database, client: DDPCli
     assert nosub["error"]["error"] == "members-only"
     since = len(client.messages)
     people.psql("UPDATE bookstore_author SET email = email || '!'")
-    ok(client.call("login", 2))
+    ok(client.call("become", 2))
     client.settle()
     assert not [what for what in told(client, since) if what[1:2] == (AUTHORS,)]
 
@@ -194,7 +194,7 @@ def test_all_threads_log_in_at_once(serve: Callable[..., Server], people: Databa
         for client in clients:
             client.subscribe("MyKeepers")
         for client in clients:
-            client.send(msg="method", id="m", method="login", params=[1])
+            client.send(msg="method", id="m", method="become", params=[1])
         for client in clients:
             client.wait_for(lambda m: m["msg"] == "updated")
             assert set(client.documents[KEEPERS]) == {"aaaaaaaaaaaaaaaaa"}
@@ -214,7 +214,7 @@ def test_more_new_documents_than_may_wait_for_a_client(
     server = serve(DDP_OUTBOX_BYTES="100000")
     with DDPClient(server.url) as client:
         client.subscribe("MyKeepers")
-        ok(client.call("login", 1))
+        ok(client.call("become", 1))
         assert len(client.documents[KEEPERS]) == 20001
         assert client.violations == []
 
@@ -239,8 +239,8 @@ def test_writes_while_users_change(people: Database, client: DDPClient) -> None:
     writing.start()
     try:
         for number in range(30):
-            ok(client.call("login" if number % 4 else "login_async", 1 + number % 2))
-        ok(client.call("login", 2))
+            ok(client.call("become" if number % 4 else "login_async", 1 + number % 2))
+        ok(client.call("become", 2))
     finally:
         stop.set()
         writing.join()
@@ -258,7 +258,7 @@ def test_writes_while_users_change(people: Database, client: DDPClient) -> None:
 def test_a_row_moves_from_one_users_client_to_anothers(people: Database, server: Server) -> None:
     with DDPClient(server.url) as ann, DDPClient(server.url) as bob:
         for user_id, client in enumerate((ann, bob), 1):
-            ok(client.call("login", user_id))
+            ok(client.call("become", user_id))
             client.subscribe("MyKeepers")
             client.subscribe("MyVisits")
             assert set(client.documents[VISITS]) == {str(user_id)}
@@ -273,7 +273,7 @@ def test_a_row_moves_from_one_users_client_to_anothers(people: Database, server:
 def test_a_superuser_sees_all_while_being_one(people: Database, client: DDPClient) -> None:
     client.subscribe("MyKeepers")
     client.subscribe("MyKeepersStrictly")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     people.psql("UPDATE auth_user SET is_superuser = true WHERE id = 1")
     client.wait_until(lambda: len(client.documents[KEEPERS]) == 2)
     people.psql("UPDATE zoo_keeper SET name = 'known'")
@@ -289,7 +289,7 @@ def test_a_superuser_sees_all_while_being_one(people: Database, client: DDPClien
 
 def test_at_updated_a_method_that_wrote_its_user_has_taken_effect(client: DDPClient) -> None:
     client.subscribe("MyKeepers")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     ok(client.call("promote_me"))
     assert len(client.documents[KEEPERS]) == 2
 
@@ -300,7 +300,7 @@ def test_at_updated_a_method_that_wrote_its_user_has_taken_effect(client: DDPCli
 )  # fmt: skip
 def test_a_user_who_is_gone_is_logged_out(people: Database, client: DDPClient, change: str) -> None:
     client.subscribe("MyKeepers")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     people.psql(change)
     client.wait_until(lambda: not client.documents[KEEPERS])
     assert client.call("who").get("result") is None
@@ -308,7 +308,7 @@ def test_a_user_who_is_gone_is_logged_out(people: Database, client: DDPClient, c
 
 def test_groups_take_effect(people: Database, client: DDPClient) -> None:
     people.psql("INSERT INTO auth_group (id, name) VALUES (1, 'keepers'), (2, 'vets')")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     client.subscribe("MyGroups")
     assert not client.documents["groups"]
     people.psql("INSERT INTO auth_user_groups (user_id, group_id) VALUES (1, 1), (2, 2)")
@@ -324,7 +324,7 @@ def test_groups_take_effect(people: Database, client: DDPClient) -> None:
 
 def test_what_does_not_concern_the_user_runs_nothing_again(people: Database, client: DDPClient) -> None:
     client.subscribe("MyKeepers")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     client.settle()
     since = len(client.messages)
     people.psql("UPDATE auth_user SET is_superuser = true WHERE id = 2; DELETE FROM auth_user WHERE id = 3")
@@ -334,7 +334,7 @@ def test_what_does_not_concern_the_user_runs_nothing_again(people: Database, cli
 
 def test_many_changes_of_the_user_are_few_runs(people: Database, client: DDPClient) -> None:
     client.subscribe("MyKeepers")
-    ok(client.call("login", 1))
+    ok(client.call("become", 1))
     since = len(client.messages)
     people.psql(
         "".join(f"UPDATE auth_user SET is_superuser = {n % 2 == 0} WHERE id = 1;" for n in range(200))
@@ -354,7 +354,7 @@ def test_a_table_of_users_without_trigger_is_named_once(people: Database, server
     )
     for _ in range(2):
         with DDPClient(server.url) as client:
-            ok(client.call("login", 1))
+            ok(client.call("become", 1))
     server.wait_for_log("auth_user_groups has no current trigger.*manage.py ddp_install_triggers`")
     assert server.log().count("has no current trigger") == 1
 
@@ -366,7 +366,7 @@ def test_what_methods_know_of_the_connection(people: Database, server: Server) -
     with DDPClient(server.url) as client:
         (connected,) = [m for m in client.messages if m["msg"] == "connected"]
         assert ok(client.call("connection")) == [connected["session"], "127.0.0.1", "websocket"]
-        ok(client.call("login", 1))
+        ok(client.call("become", 1))
     server.wait_for_log("the connection has ended")
     with DDPClient(server.url) as client:
         client.send(msg="method", id="m", method="hang_up", params=[])

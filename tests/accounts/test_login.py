@@ -106,8 +106,8 @@ def test_what_is_stored_lets_nobody_in(project: Project, connect: Callable[[], D
 def test_who_is_refused(project: Project, connect: Callable[[], DDPClient]) -> None:
     sign_up(connect(), project)
     project.db.psql(
-        f"INSERT INTO {project.table} SELECT 1000 + id, password, last_login, is_superuser, 'gone', first_name,"
-        f" last_name, 'gone@x.org', is_staff, false, date_joined FROM {project.table}"
+        f"INSERT INTO {project.table} SELECT 1000 + id, password, last_login, is_superuser, 'gone',"
+        f" first_name, last_name, 'gone@x.org', is_staff, false, date_joined FROM {project.table}"
     )
     for options in [
         {"user": {"username": "nobody"}, "password": digest(PASSWORD)},
@@ -184,7 +184,8 @@ def test_a_django_password_is_upgraded_at_the_first_login_with_its_text(
     ok(connect().call("login", {"user": who, "password": "a secret"}))
     assert (
         project.python(
-            "from django.contrib.auth import authenticate; print(authenticate(username='old', password='a secret'))"
+            "from django.contrib.auth import authenticate;"
+            "print(authenticate(username='old', password='a secret'))"
         )
         == "old"
     )

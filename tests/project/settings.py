@@ -32,6 +32,8 @@ DATABASES = {
     },
 }
 
+DDP_API_ENDPOINT_DECORATORS = os.environ.get("TDDP_TEST_DECORATORS", "").split()
+
 # A server process under test gets its DDP_* settings from the environment.
 for _name, _value in os.environ.items():
     if _name.startswith("DDP_"):

@@ -18,7 +18,15 @@ from trigger_ddp.accounts import hooks, login, signals, tokens
 from trigger_ddp.accounts.hashers import Digest, digest_from, hash_password, is_ours, waste_time
 from trigger_ddp.accounts.mail import send_link
 from trigger_ddp.accounts.models import LoginToken, MailToken
-from trigger_ddp.accounts.users import document, email_of, find, make, refusal, verify_address
+from trigger_ddp.accounts.users import (
+    document,
+    email_of,
+    find,
+    make,
+    refusal,
+    validation_told,
+    verify_address,
+)
 from trigger_ddp.api import API, APIMixin, Collection, Publication, api_endpoint, this
 from trigger_ddp.conf import settings
 from trigger_ddp.errors import MeteorError
@@ -111,7 +119,8 @@ class Accounts(APIMixin):
                 user, error = None, refused
             if user is not None or error is not None:
                 return login.attempt("login", kind, lambda: _user_or(error, user))  # noqa: B023
-        raise MeteorError(400, "Unrecognized options for login request")
+        unrecognized = MeteorError(400, "Unrecognized options for login request")
+        return login.attempt("login", "unknown", lambda: _user_or(unrecognized, None))
 
     @api_endpoint
     def logout(self) -> None:
@@ -223,11 +232,16 @@ def _remove_other_tokens() -> None:
 
 
 def _set_password(user: Any, password: str) -> None:
-    """Raises: ValidationError, the project's validators refuse a text; of a digest they can tell nothing."""
-    if not isinstance(password, Digest):
-        validate_password(password, user)
+    """Raises: MeteorError, the project's validators refuse a text; of a digest they can tell nothing."""
+    _validate_password(password, user)
     user.password = hash_password(password)
     user.save(update_fields=["password"])
+
+
+def _validate_password(password: str, user: Any = None) -> None:
+    if not isinstance(password, Digest):
+        with validation_told():
+            validate_password(password, user)
 
 
 def _create_user(given: NewUser, options: dict[str, Any]) -> Any:
@@ -238,8 +252,8 @@ def _create_user(given: NewUser, options: dict[str, Any]) -> Any:
         raise MeteorError(400, "Match failed", "options.password: Expected a password")
     told = {name: value for name, value in options.items() if name != "password"}
     told |= {name: getattr(given, name) for name in ("username", "email", "profile")}
-    if isinstance(password, str) and not isinstance(password, Digest):
-        validate_password(password)
+    if password is not None:
+        _validate_password(password)
     with transaction.atomic():
         answers = signals.create_user.send(
             sender=__name__, request=login.request_of(this.connection), params=told
@@ -247,6 +261,8 @@ def _create_user(given: NewUser, options: dict[str, Any]) -> Any:
         user = next((made for _, made in answers if isinstance(made, get_user_model())), None)
         if user is None:
             user = make(told, password)
+        elif password is not None:
+            _set_password(user, password)
     if given.email and settings().send_verification_email:
         purpose = MailToken.Purpose.ENROLL if password is None else MailToken.Purpose.VERIFY
         send_link(user, purpose, email_of(user))
@@ -259,7 +275,7 @@ def _create_user(given: NewUser, options: dict[str, Any]) -> Any:
 def _reset_password(token: str, password: str) -> Any:
     with transaction.atomic():
         row = tokens.find_mail_token(token, MailToken.Purpose.RESET, MailToken.Purpose.ENROLL)
-        if row is None:
+        if row is None or not getattr(row.user, "is_active", True):
             raise MeteorError(403, "Token expired")
         if row.address != email_of(row.user):
             raise MeteorError(403, "Token has invalid email address")
@@ -269,7 +285,7 @@ def _reset_password(token: str, password: str) -> Any:
         MailToken.objects.filter(user=user).exclude(purpose=MailToken.Purpose.VERIFY).delete()
         if this.user_id == user.pk:
             this.set_user_id(None)  # or the loss of its token would close this connection, too
-        LoginToken.objects.filter(user=user).delete()
+        tokens.forget_logins(user)
     signals.password_reset.send(sender=__name__, request=login.request_of(this.connection), user=user)
     return user
 
@@ -306,6 +322,11 @@ class Users(Collection):
 
     model = get_user_model()
     name = "users"
+    # No column is published as it is, not even to who asks for it by name.
+    exclude = frozenset(
+        field.name
+        for field in (*get_user_model()._meta.concrete_fields, *get_user_model()._meta.many_to_many)
+    )
     depends_on = _read_by_documents()
 
     def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:

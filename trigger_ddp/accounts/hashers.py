@@ -54,7 +54,7 @@ def hash_password(password: str) -> str:
 
 def waste_time(password: str) -> None:
     """Work as hard as for a password that is compared, so that nobody learns that there was none."""
-    MeteorPBKDF2PasswordHasher().encode(password, "no salt at all, as nothing is kept")
+    hash_password(password)
 
 
 def check_hashers(**_kwargs: Any) -> list[checks.CheckMessage]:

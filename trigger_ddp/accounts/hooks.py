@@ -42,6 +42,7 @@ class LoginAttempt:
 
 _NAMES = (
     "login_handlers", "validators", "logins", "failures", "logouts", "new_user_validators", "creators",
+    "documents",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class _Registry:
         self.logouts: list[Callable[[Any, Any], object]] = []
         self.new_user_validators: list[Callable[[Any], object]] = []
         self.creators: list[Callable[[Mapping[str, Any], Any], object]] = []
+        self.documents: list[Callable[[Any], Mapping[str, Any]]] = []
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -122,6 +124,16 @@ def on_create_user(function: Function) -> Function:
     ``options`` are the client's, without the password.
     """
     registry.creators.append(function)
+    return function
+
+
+def extend_user_document(function: Function) -> Function:
+    """Have ``function(user)`` return further fields of users' documents, by their names.
+
+    They are live as far as they are made of the user's own row: of its own columns, that is. Whoever a
+    publication of ``users`` reaches sees them.
+    """
+    registry.documents.append(function)
     return function
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.contrib.auth import authenticate, get_user_model
+from django.contrib.auth import authenticate
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db import transaction
@@ -50,23 +50,29 @@ def by_password(selector: Mapping[str, str], password: str) -> Any:
     if isinstance(password, Digest):
         problem = _problem_with_digest(user, password)
         if problem is not None:
-            user_login_failed.send(
-                sender=__name__, credentials=dict(selector), request=request_of(this.connection)
-            )
+            _tell_of_failure(selector)
             raise refusal(problem)
         return user
-    model: Any = get_user_model()
     if user is None and "username" not in selector:
         waste_time(password)
+        _tell_of_failure(selector)
         raise refusal("User not found")
-    # Of a user that we do not know a backend may: a directory's, which makes its users at their first login.
+    # A backend may know users that we do not: a directory's, which makes its users at their first login.
     name = selector["username"] if user is None else user.get_username()
-    known = authenticate(request_of(this.connection), **{model.USERNAME_FIELD: name, "password": password})
+    if "\x00" in name + password:
+        raise refusal("User not found")  # which PostgreSQL could not even be asked for
+    # By the names that Django's own login form uses, so that all backends know them.
+    known = authenticate(request_of(this.connection), username=name, password=password)
     if known is None:
         raise refusal("User not found" if user is None else "Incorrect password")
     if known.has_usable_password() and not is_ours(known.password):
         upgrade(known, password)
     return known
+
+
+def _tell_of_failure(selector: Mapping[str, str]) -> None:
+    """As `authenticate` does where it is asked."""
+    user_login_failed.send(sender=__name__, credentials=dict(selector), request=request_of(this.connection))
 
 
 def _problem_with_digest(user: Any, digest: Digest) -> str | None:
@@ -79,7 +85,7 @@ def _problem_with_digest(user: Any, digest: Digest) -> str | None:
 def upgrade(user: Any, password: str) -> None:
     """Store the hash of a password that is known to be right so that digests can be compared with it."""
     before, user.password = user.password, hash_password(password)
-    type(user)._default_manager.filter(pk=user.pk, password=before).update(password=user.password)
+    type(user)._base_manager.filter(pk=user.pk, password=before).update(password=user.password)
 
 
 # -- logging in -------------------------------------------------------------------------------------

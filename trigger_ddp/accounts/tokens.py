@@ -52,6 +52,11 @@ def expires(row: LoginToken) -> datetime.datetime:
     return created + datetime.timedelta(days=settings().login_expiration_days)
 
 
+def forget_logins(user: Any) -> int:
+    """Log out all clients of a user, as after its password was set; returns how many tokens it had."""
+    return LoginToken.objects.filter(user=user).delete()[0]
+
+
 def issue_for_mail(user: Any, purpose: str, address: str) -> tuple[str, MailToken]:
     """A new token for a link in a mail, in place of older ones: its text, and its row."""
     if purpose != MailToken.Purpose.VERIFY:

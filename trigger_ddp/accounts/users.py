@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import BaseUserManager
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import IntegrityError, transaction
 
+from trigger_ddp import ejson
 from trigger_ddp.accounts import hooks
 from trigger_ddp.accounts.hashers import hash_password
 from trigger_ddp.accounts.models import Account
@@ -92,11 +96,13 @@ def make(options: Mapping[str, Any], password: str | None) -> Any:
 
     Raises:
         MeteorError: such a user may not be.
-        ValidationError: the user model says so.
     """
     username, email = options.get("username"), options.get("email")
     if not username and not email:
         raise MeteorError(400, "Need to set a username or email")
+    profile = stored_profile(options.get("profile") or {})
+    if "\x00" in f"{username}{email}":
+        raise MeteorError(400, "Match failed")  # PostgreSQL has no such text
     _check_domain(email)
     model: Any = get_user_model()
     name_field, mail_field = username_field(), email_field()
@@ -104,16 +110,16 @@ def make(options: Mapping[str, Any], password: str | None) -> Any:
     if name_field is None:
         if not email:
             raise MeteorError(400, "Need to set an email")
-        setattr(user, model.USERNAME_FIELD, model._default_manager.normalize_email(email))
+        setattr(user, model.USERNAME_FIELD, BaseUserManager.normalize_email(email))
     else:
         setattr(user, name_field, model.normalize_username(username or email))
         if email and mail_field is not None:
-            setattr(user, mail_field, model._default_manager.normalize_email(email))
+            setattr(user, mail_field, BaseUserManager.normalize_email(email))
     if password is None:
         user.set_unusable_password()
     else:
         user.password = hash_password(password)
-    account = Account(profile=options.get("profile") or {})
+    account = Account(profile=profile)
     user.ddp_account = account
     for function in hooks.registry.creators:
         function({name: value for name, value in options.items() if name != "password"}, user)
@@ -122,7 +128,9 @@ def make(options: Mapping[str, Any], password: str | None) -> Any:
             raise MeteorError(403, "User validation failed")
     _refuse_second("Username", name_field, user)
     _refuse_second("Email", mail_field, user)
-    user.full_clean(exclude=["password"], validate_unique=False)
+    with validation_told():
+        # Uniqueness is the database's business: what is told of it may depend on the settings.
+        user.full_clean(exclude=["password"], validate_unique=False, validate_constraints=False)
     try:
         with transaction.atomic():
             user.save()
@@ -131,6 +139,37 @@ def make(options: Mapping[str, Any], password: str | None) -> Any:
     account.user = user
     account.save(force_insert=True)
     return user
+
+
+@contextlib.contextmanager
+def validation_told() -> Iterator[None]:
+    """A ``with`` block in which the project's own validators speak to the client."""
+    try:
+        yield
+    except ValidationError as error:
+        raise MeteorError(400, " ".join(error.messages)) from None
+
+
+def stored_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A client's profile as the database can have it: EJSON's forms, which its documents show as values.
+
+    Raises:
+        MeteorError: 400, it holds what PostgreSQL has no JSON for.
+    """
+    stored: dict[str, Any] = ejson.to_json(dict(profile))
+    if "\\u0000" in json.dumps(stored):
+        raise MeteorError(400, "Match failed", "profile: NUL characters can't be stored")
+    return stored
+
+
+def _shown_profile(stored: Any) -> dict[str, Any]:
+    if not isinstance(stored, dict):
+        return {}
+    try:
+        shown: dict[str, Any] = ejson.from_json(stored)
+    except ejson.EJSONError:  # somebody else's JSON
+        return dict(stored)
+    return shown
 
 
 def _check_domain(email: str | None) -> None:
@@ -154,11 +193,14 @@ def _refuse_second(label: str, field: str | None, user: Any) -> None:
 
 
 def document(user: Any) -> dict[str, Any]:
-    """The fields of a user that its own client sees: these and no others, whatever the model has.
+    """The fields of a user's document: these and no others, whatever the model has.
 
     Returns:
-        ``username``, ``emails``, ``profile``, ``createdAt`` and ``permissions``, as far as there are any.
+        ``username``, ``emails``, ``profile``, ``createdAt`` and ``permissions``, as far as there are any, and
+        what the application adds by `hooks.extend_user_document`.
     """
+    if deferred := user.get_deferred_fields():
+        return _partial_document(user, deferred)
     account = getattr(user, "ddp_account", None)
     fields: dict[str, Any] = {}
     name_field, email = username_field(), email_of(user)
@@ -167,7 +209,7 @@ def document(user: Any) -> dict[str, Any]:
     if email:
         verified = account is not None and account.verified_address == email
         fields["emails"] = [{"address": email, "verified": verified}]
-    profile = dict(account.profile) if account is not None and isinstance(account.profile, dict) else {}
+    profile = _shown_profile(getattr(account, "profile", None))
     full_name = user.get_full_name() if hasattr(user, "get_full_name") else ""
     if isinstance(full_name, str) and full_name:
         profile.setdefault("name", full_name)
@@ -177,6 +219,21 @@ def document(user: Any) -> dict[str, Any]:
         fields["createdAt"] = created
     if hasattr(user, "get_all_permissions"):
         fields["permissions"] = sorted(user.get_all_permissions())
+    for function in hooks.registry.documents:
+        fields.update(function(user))
+    return fields
+
+
+def _partial_document(user: Any, deferred: set[str]) -> dict[str, Any]:
+    """Of a queryset with ``only()`` or ``defer()``: the name and the date of joining, if they are loaded."""
+    name = username_field()
+    fields = {}
+    if name is not None and name not in deferred:
+        fields["username"] = getattr(user, name)
+    if "date_joined" not in deferred and isinstance(
+        joined := getattr(user, "date_joined", None), datetime.datetime
+    ):
+        fields["createdAt"] = joined
     return fields
 
 

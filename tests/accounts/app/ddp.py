@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 
 from trigger_ddp.accounts import hooks, signals, tokens
+from trigger_ddp.accounts.users import find
 from trigger_ddp.api import API, APIMixin, MeteorError, Publication, api_endpoint, this
 from trigger_ddp.demo.bookstore.models import Author, Tag
 
@@ -25,7 +25,7 @@ for name, signal in {
         logger.warning("signal %s of %s", name, request.META["REMOTE_ADDR"])
         if name == "user_login_failed":
             assert "password" not in kwargs["credentials"] or set(kwargs["credentials"]["password"]) == {"*"}
-            Tag.objects.create(name=name)  # a transaction that is rolled back would take it along
+            Tag.objects.get_or_create(name=name)  # a transaction that is rolled back would take it along
 
     signal.connect(receiver, weak=False)
 
@@ -70,7 +70,7 @@ def magic(options: Any) -> Any:
         return None
     if options["magic"] != "abracadabra":
         raise MeteorError("no-magic", "Wrong word")
-    return get_user_model()._default_manager.first()
+    return find({"email": "ann@x.org"})
 
 
 class Mine(Publication):
