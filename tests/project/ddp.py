@@ -7,11 +7,12 @@ import sys
 import uuid
 from typing import Any
 
-from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
 from django.utils.translation import gettext_lazy
 
+import tests.project.accounts
 import tests.project.hooking
 import tests.project.publishing  # noqa: F401 - registers what it declares
 from tests.zoo.models import Keeper, Species, Stall
@@ -79,7 +80,7 @@ class NoTrigger(Publication):
     """Reads a table that nothing declares, so that it has no trigger."""
 
     def get_queries(self) -> list[Any]:
-        return [Author.objects.filter(pk__in=Permission.objects.values("pk"))]
+        return [Author.objects.filter(pk__in=ContentType.objects.values("pk"))]
 
 
 class Methods(APIMixin):

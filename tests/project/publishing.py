@@ -10,7 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import Group, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 
 from tests.zoo.models import Keeper, Visit
@@ -229,7 +230,7 @@ class UserMethods(APIMixin):
 
     @api_endpoint
     def login_while_permitted(self, user_id: Any) -> None:
-        this.set_user_id(user_id, lease=Permission.objects.first())
+        this.set_user_id(user_id, lease=ContentType.objects.first())
 
     @api_endpoint
     def login_while_true(self, user_id: Any) -> None:

@@ -23,8 +23,8 @@ INSTALLED_APPS = [
     "tests.project",
 ]
 PASSWORD_HASHERS = [
-    "trigger_ddp.accounts.hashers.MeteorPBKDF2PasswordHasher",
-    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+    "tests.accounts.hashers.Quick",
+    "tests.accounts.hashers.QuickDjango",
 ]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 DATABASES = {
@@ -41,4 +41,11 @@ DATABASES = {
 # A server process under test gets its DDP_* settings from the environment.
 for _name, _value in os.environ.items():
     if _name.startswith("DDP_"):
-        globals()[_name] = json.loads(_value)
+        try:
+            globals()[_name] = json.loads(_value)
+        except ValueError:
+            globals()[_name] = _value
+
+if "TDDP_TEST_MAILS" in os.environ:
+    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+    EMAIL_FILE_PATH = os.environ["TDDP_TEST_MAILS"]
