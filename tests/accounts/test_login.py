@@ -109,7 +109,8 @@ def test_who_can_not_be_meant(ann: User, start: Start, connect: Connect) -> None
         {"user": {"username": "ann"}, "password": "x" * 257},
         {"user": {"username": "ann"}, "password": {"digest": "x", "algorithm": "sha-256"}},
         {"user": {"username": "ann"}, "password": {**digest("x"), "algorithm": "md5"}},
-        {"user": {"username": "ann"}, "password": {"$ne": ""}}, {"user": {"username": "ann"}, "password": "\x00"},
+        {"user": {"username": "ann"}, "password": {"$ne": ""}},
+        {"user": {"username": "ann"}, "password": "\x00"},
         None, "x", [], 1,
     ],
 )  # fmt: skip

@@ -73,3 +73,10 @@ if os.environ.get("TDDP_TEST_ACCOUNT_HOOKS"):
     @hooks.extend_user_document
     def staff(user: Any) -> dict[str, Any]:
         return {"staff": user.is_staff}
+
+
+if os.environ.get("TDDP_TEST_ACCOUNT_HOOKS") == "writes":
+
+    @hooks.on_login_failure
+    def write_down(attempt: hooks.LoginAttempt) -> None:
+        User.objects.update(last_name="failed once")

@@ -49,3 +49,6 @@ for _name, _value in os.environ.items():
 if "TDDP_TEST_MAILS" in os.environ:
     EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
     EMAIL_FILE_PATH = os.environ["TDDP_TEST_MAILS"]
+
+if "TDDP_TEST_VALIDATORS" in os.environ:
+    AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
