@@ -61,8 +61,8 @@ def test_a_subquery_on_its_own_table_is_run_again():
 
 def test_missing_triggers_are_named_with_the_command():
     said = explain("NoTrigger")
-    assert "django_content_type   NO CURRENT TRIGGER" in said
-    assert "WARNING: without triggers on django_content_type subscriptions are refused" in said
+    assert "auth_permission   NO CURRENT TRIGGER" in said
+    assert "WARNING: without triggers on auth_permission subscriptions are refused" in said
     assert "`manage.py ddp_install_triggers`" in said
 
 

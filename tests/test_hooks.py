@@ -72,6 +72,27 @@ def test_universal_publications_are_told_first(serve: Callable[..., Server]) -> 
         assert other.documents["motd"] == {"today": {"text": "Hello stranger"}}
 
 
+def test_a_resumed_session_is_no_new_connection(serve: Callable[..., Server]) -> None:
+    server = serve()
+    with DDPClient(server.url) as client:
+        start(client, "note_connection", "stay_on_connection")
+    before = DDPClient(server.url)
+    session = session_of(before)
+    before.close()
+    again = DDPClient(server.url, handshake=False)
+    again.send(msg="connect", version="1", support=["1"], session=session, receivedCount=len(before.messages))
+    again.wait_for(lambda m: m["msg"] == "connected")
+    assert session_of(again) == session
+    again.settle()
+    assert server.log().count(f"connected: {session}") == 1
+    assert "gone" not in server.log()
+    assert f"stay with {session}" not in server.log()
+    again.start_call("connections/close")  # by the server: nobody comes back
+    server.wait_for_log(f"gone: {session}")
+    server.wait_for_log(f"no more need to stay with {session}")
+    again.close()
+
+
 @pytest.mark.parametrize("name", ["exit_on_connection", "fail_on_connection", "exit_later_on_connection"])
 def test_what_a_hook_raises_breaks_nothing(server: Server, client: DDPClient, name: str) -> None:
     server.errors_expected = True

@@ -87,7 +87,7 @@ def test_what_can_not_be_a_lease(people: Database, clients: Callable[[], DDPClie
     assert client.call("login_while_true", 1)["error"]["error"] == 500
     assert client.call("login_while_permitted", 1)["error"]["error"] == 500
     server.wait_for_log("the lease of set_user_id is a saved row")
-    server.wait_for_log("triggers are missing or out of date on django_content_type")
+    server.wait_for_log("triggers are missing or out of date on auth_permission")
     assert who(client) is None
 
 

@@ -1,93 +1,125 @@
-"""Servers with users, and what clients of Meteor's accounts packages send."""
+"""A server of the project with accounts, on a database of its own, for either user model."""
 
 from __future__ import annotations
 
+import dataclasses
 import email
-import hashlib
+import email.policy
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from email import policy
+from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import User
 
+from tests import postgres
 from tests.conftest import Database
-from tests.ddp import DDPClient
-from tests.serving import Server
+from tests.serving import ROOT, Server
 
-AMBIGUOUS = (403, "Something went wrong. Please check your credentials.")
-LOGGED_OUT = (403, "You've been logged out by the server. Please log in again.")
+_templates: set[tuple[int, str]] = set()
+_numbers = iter(range(1, 1_000_000))
 
-
-def digest(password: str) -> dict[str, str]:
-    """A password as Meteor's clients send it."""
-    return {"digest": hashlib.sha256(password.encode()).hexdigest(), "algorithm": "sha-256"}
+MIGRATIONS = "tests.accounts.settings"
 
 
-def ok(answer: dict[str, Any]) -> Any:
-    assert "error" not in answer, answer
-    return answer.get("result")
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """The project, its database and its mail."""
+
+    db: Database
+    users: str
+    mail: Path
+    start: Callable[..., Server]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return environ(self.db, self.users, self.mail)
+
+    @property
+    def table(self) -> str:
+        return "people_person" if self.users == "custom" else "auth_user"
+
+    def serve(self, **settings: str) -> Server:
+        return self.start(**{**self.environ, **settings})
+
+    def manage(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return manage({**self.environ, **settings}, *arguments)
+
+    def python(self, code: str) -> str:
+        """What a Python program prints that has Django set up."""
+        program = f"import django; django.setup(); {code}"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, **self.environ}, cwd=ROOT,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def mails(self) -> list[EmailMessage]:
+        """The mails that were sent, the oldest first."""
+        texts = [
+            path.read_text() for path in sorted(self.mail.glob("*"), key=lambda path: path.stat().st_mtime)
+        ]
+        parts = [
+            part for text in texts for part in re.split(r"^-{79}\n", text, flags=re.MULTILINE) if part.strip()
+        ]
+        return [email.message_from_string(part, policy=email.policy.default) for part in parts]  # type: ignore[misc]
+
+    def link(self) -> str:
+        """The token of the link in the last mail."""
+        match = re.search(r"https://books\.example/app/#/[a-z-]+/(\S{43})\n", self.mails()[-1].get_content())
+        assert match is not None
+        return match[1]
 
 
-def refused(answer: dict[str, Any]) -> tuple[Any, Any]:
-    error = answer["error"]
-    return error["error"], error.get("reason")
+def environ(db: Database, users: str, mail: Path) -> dict[str, str]:
+    return {
+        **db.environ, "DJANGO_SETTINGS_MODULE": "tests.accounts.settings", "TDDP_USERS": users,
+        "TDDP_MAIL": str(mail),
+    }  # fmt: skip
 
 
-def mails(directory: Path) -> list[Any]:
-    """What was mailed, oldest first."""
-    files = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    return [
-        email.message_from_string(text, policy=policy.default)
-        for path in files
-        for text in path.read_text().split("-" * 79 + "\n")
-        if text.strip()
-    ]
+def manage(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "django", *arguments], env={**os.environ, **variables}, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
 
 
-def token_of(mail: Any) -> str:
-    """The token in a mail's link."""
-    match = re.search(r"/#/[a-z-]+/([A-Za-z0-9_-]{43})\s", mail.get_content())
-    assert match is not None, mail.get_content()
-    return match[1]
+@pytest.fixture(params=["django", "custom"])
+def users(request: pytest.FixtureRequest) -> str:
+    """Which user model the project has."""
+    return str(request.param)
 
 
 @pytest.fixture
-def ann(db: Database) -> User:
-    """A user of Meteor's."""
-    user = User.objects.create(username="ann", email="Ann@example.com", first_name="Ann", last_name="Author")
-    user.password = make_password("ann's secret", hasher="meteor_pbkdf2_sha256")
-    user.save()
-    return user
+def project(
+    cluster: postgres.Cluster, users: str, tmp_path: Path, serve: Callable[..., Server], db: Database
+) -> Iterator[Project]:
+    """The project on a database cloned from one in which its migrations have run."""
+    template = f"template_accounts_{users}"
+    if (cluster.major, users) not in _templates:
+        with cluster.connect() as connection:
+            connection.execute(f"CREATE DATABASE {template}")
+        done = manage(environ(Database(cluster, template), users, tmp_path), "migrate", "--run-syncdb", "-v0")
+        assert done.returncode == 0, done.stderr
+        _templates.add((cluster.major, users))
+    name = f"a{next(_numbers)}"
+    with cluster.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    database = Database(cluster, name)
+    servers: list[Server] = []
 
+    def start(**variables: str) -> Server:
+        servers.append(serve(**variables))
+        return servers[-1]
 
-@pytest.fixture
-def start(serve: Callable[..., Server], tmp_path: Path) -> Callable[..., Server]:
-    """Starts a server that mails to `mail_directory` and limits no rates: ``start(DDP_X="…")``."""
-    environ = {"TDDP_TEST_MAILS": str(tmp_path / "mails"), "TDDP_TEST_NO_RATE_LIMIT": "1"}
-    return lambda **more: serve(**{**environ, **more})
-
-
-@pytest.fixture
-def mail_directory(tmp_path: Path) -> Path:
-    directory = tmp_path / "mails"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[[Server], DDPClient]]:
-    """Connects strict clients."""
-    opened: list[DDPClient] = []
-
-    def client(server: Server) -> DDPClient:
-        opened.append(DDPClient(server.url))
-        return opened[-1]
-
-    yield client
-    for one in opened:
-        one.close()
-        assert one.violations == []
+    yield Project(database, users, tmp_path / "mail", start)
+    for server in servers:
+        if server.process.returncode is None:
+            server.stop()
+    with cluster.connect() as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

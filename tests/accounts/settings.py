@@ -1,14 +1,46 @@
-"""A project whose user model is one of tests.accounts.custom: that named by TDDP_TEST_USER."""
+"""A project with accounts. TDDP_USERS=custom or member gives it a user model of its own, unlike Django's."""
 
+import json
 import os
 
-from tests.project.settings import *  # noqa: F403
+CUSTOM = {"custom": "people.Person", "member": "people.Member"}.get(os.environ.get("TDDP_USERS", ""))
 
-AUTH_USER_MODEL = "custom." + os.environ["TDDP_TEST_USER"]
+SECRET_KEY = "tests only"
+DEBUG = False
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
+    *(["tests.accounts.people"] if CUSTOM else []),
     "trigger_ddp",
     "trigger_ddp.accounts",
-    "tests.accounts.custom",
+    "trigger_ddp.demo.bookstore",
+    "tests.accounts.app",
 ]
+if CUSTOM:
+    AUTH_USER_MODEL = CUSTOM
+PASSWORD_HASHERS = [
+    "tests.accounts.hashers.Quick",
+    "tests.accounts.hashers.QuickDjango",
+]
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+EMAIL_FILE_PATH = os.environ.get("TDDP_MAIL", "/nonexistent")
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": os.environ.get("TDDP_TEST_DB", "not_set_by_the_tests"),
+        "HOST": os.environ.get("TDDP_TEST_HOST", "/nonexistent"),
+        "PORT": os.environ.get("TDDP_TEST_PORT", "1"),
+        "USER": "postgres",
+        "CONN_MAX_AGE": None,
+    },
+}
+DDP_ROOT_URL = "https://books.example/app/"
+
+# A server process under test gets its DDP_* settings from the environment.
+for _name, _value in os.environ.items():
+    if _name.startswith("DDP_"):
+        globals()[_name] = json.loads(_value)

@@ -11,8 +11,8 @@ from django.db.migrations.writer import MigrationWriter
 
 from tests.conftest import Database
 from tests.zoo.models import Keeper, Ticket
-from trigger_ddp.alea import UNMISTAKABLE
-from trigger_ddp.api import AleaIdField, meteor_random_id
+from trigger_ddp.alea import UNMISTAKABLE, RandomStream
+from trigger_ddp.api import API, AleaIdField, Collection, meteor_random_id, this
 
 
 def is_meteor_id(text: Any) -> bool:
@@ -50,6 +50,40 @@ def test_bulk_create(db: Database) -> None:
     aids = [*Keeper.objects.values_list("aid", flat=True), *Ticket.objects.values_list("id", flat=True)]
     assert len(set(aids)) == 40
     assert all(map(is_meteor_id, aids))
+
+
+def test_in_a_method_ids_are_those_of_the_clients_stub(db: Database) -> None:
+    """Each object draws once, at the time it does without a seed, from its collection's stream."""
+    stub = RandomStream("seed")
+    with this.bound(random_seed="seed"):
+        tickets = [Ticket(price=1), Ticket(price=2)]
+        tickets[1].save()
+        tickets[0].save()
+        tickets[0].save()
+        Ticket(id="chosen", price=3).save()  # of `pk="chosen"` Django asks for a default first
+        for key in ("", None):
+            tickets.append(Ticket(id=key, price=4))
+            tickets[-1].save()
+        tickets.append(Ticket.objects.create(price=5))
+        Ticket.objects.bulk_create(new := [Ticket(price=6), Ticket(price=7)])
+        Ticket.objects.only("price").get(pk="chosen").refresh_from_db()
+        tickets += [*new, Ticket.objects.get_or_create(price=8)[0]]
+        keepers = [Keeper(name="b"), Keeper(name="a")]
+        for keeper in reversed(keepers):
+            keeper.save()
+            keeper.save()
+        Keeper.objects.create(name="c", aid="chosen")
+        keepers[:0] = Keeper.objects.bulk_create([Keeper(name="d"), Keeper(name="e")])
+    assert [ticket.pk for ticket in tickets] == [stub("/collection/zoo.ticket").id() for _ in tickets]
+    names = API.collection_for_model(Keeper).name
+    assert [keepers[at].aid for at in (3, 2, 0, 1)] == [stub(f"/collection/{names}").id() for _ in keepers]
+    assert Ticket().pk != stub("/collection/zoo.ticket").id()
+
+
+def test_the_stream_is_that_of_the_collections_name() -> None:
+    with API.restored(), this.bound(random_seed="seed"):
+        API.register(type("Tickets", (Collection,), {"model": Ticket, "name": "tickets"}))
+        assert Ticket().pk == RandomStream("seed")("/collection/tickets").id()
 
 
 @pytest.mark.parametrize(

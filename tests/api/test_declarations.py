@@ -396,7 +396,7 @@ def test_this_is_of_one_context() -> None:
     with this.bound(user_id=1, random_seed="a"):
         with this.bound(user_id=2):
             assert (this.user_id, this.random_seed) == (2, "a")
-            assert dir(this) == ["bound", "random_seed", "user", "user_ddp_id", "user_id"]
+            assert dir(this) == ["bound", "random_seed", "random_stream", "user", "user_ddp_id", "user_id"]
         assert this.user_id == 1
         seen: list[Any] = []
         for context in (contextvars.Context(), contextvars.copy_context()):
@@ -494,12 +494,37 @@ def test_schema(api: DDP) -> None:
     assert schema["author_id"] == {
         "type": "String",
         "relation": {"name": "author", "collection": "bookstore.author"},
-        "label": "author",
+        "label": "Author",
     }
-    assert schema["price"] == {"type": "String", "label": "price", "optional": True}
+    assert schema["price"] == {"type": "String", "label": "Price", "optional": True}
     assert schema["tags_ids"]["type"] == "[String]"
     assert set(schema) == {
         column.name for column in api.get_col_by_name("bookstore.book").serializer().columns
     }
     assert api.api_path_map()["/schema"]() == {"bookstore.book": schema}
     assert collection_of(Book, decimal_as="number").schema()["price"]["decimal"] is True
+
+
+def test_the_collections_of_a_publication(api: DDP) -> None:
+    class Some(Publication):
+        def get_queries(self, named: bool) -> list[Any]:
+            second = (Animal.objects.all(), "beasts") if named else Animal.objects
+            return [Book.objects.all(), second, Book.objects.none()]
+
+    class Function(Publication):
+        async def publish(self, handle: Any) -> None:
+            """Tells what it likes."""
+
+    api.register([Some, Function])
+    collections = api.api_path_map()["publication/Some/collections"]
+    assert (collections(True), collections(False)) == (
+        ["beasts", "bookstore.book"],
+        ["bookstore.book", "zoo.animal"],
+    )
+    for wrong in ([], ["x"]):
+        with pytest.raises(MeteorError) as caught:
+            collections(*wrong)
+        assert caught.value.error == 400
+    with pytest.raises(MeteorError) as caught:
+        api.api_path_map()["publication/Function/collections"]()
+    assert caught.value.error == 404

@@ -5,18 +5,31 @@ from __future__ import annotations
 import datetime
 import sys
 import uuid
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from django.contrib.contenttypes.models import ContentType
+from django.contrib.auth.models import Permission
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
+from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
 
-import tests.project.accounts
 import tests.project.hooking
 import tests.project.publishing  # noqa: F401 - registers what it declares
 from tests.zoo.models import Keeper, Species, Stall
-from trigger_ddp.api import API, APIMixin, Collection, MeteorError, Publication, api_endpoint, this
+from trigger_ddp.api import (
+    API,
+    APIMixin,
+    Collection,
+    Handle,
+    MeteorError,
+    Publication,
+    api_endpoint,
+    meteor_random_id,
+    this,
+)
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 
 
@@ -80,7 +93,7 @@ class NoTrigger(Publication):
     """Reads a table that nothing declares, so that it has no trigger."""
 
     def get_queries(self) -> list[Any]:
-        return [Author.objects.filter(pk__in=ContentType.objects.values("pk"))]
+        return [Author.objects.filter(pk__in=Permission.objects.values("pk"))]
 
 
 class Methods(APIMixin):
@@ -201,6 +214,85 @@ class RefusesInTheClientsLanguage(Publication):
         raise MeteorError("not-yours", gettext_lazy("Not yours"), {"at": ValueError("here")})
 
 
+class RandomMethods(APIMixin):
+    api_path_prefix = "random/"
+
+    @api_endpoint
+    def hire(self, name: str) -> list[Any]:
+        return [this.random_seed, Keeper.objects.create(name=name).aid, this.random_stream("dice").fraction()]
+
+    @api_endpoint
+    async def hire_in_threads(self, *names: str) -> list[Any]:
+        hired = [(await this.in_thread(partial(Keeper.objects.create, name=name))).aid for name in names]
+        return [this.random_seed, *hired, meteor_random_id("/collection/zoo.keeper")]
+
+
+class PersonalKeepers(Collection):
+    """What clients write themselves."""
+
+    model = Keeper
+    name = "personal-keepers"
+    user_rel = "account"
+    allow = ("insert", "update", "remove")
+
+    def can_insert(self, user: Any, obj: Any) -> bool:
+        obj.account = user
+        return True
+
+    def can_update(self, user: Any, obj: Any, fields: Mapping[str, Any]) -> bool:
+        return obj.name != "fixed"
+
+
+class MyPersonalKeepers(Publication):
+    def get_queries(self) -> list[Any]:
+        return [(Keeper.objects.all(), "personal-keepers")]
+
+
+class DjangosErrors(APIMixin):
+    """Exceptions of Django's, by methods and publications."""
+
+    api_path_prefix = "raise/"
+
+    @api_endpoint
+    def here(self, kind: str) -> None:
+        Tag.objects.create(name="never")
+        raise_djangos(kind)
+
+    @api_endpoint
+    async def there(self, kind: str) -> None:
+        await this.in_thread(raise_djangos, kind)
+
+
+def raise_djangos(kind: str) -> None:
+    match kind:
+        case "missing":
+            Author.objects.get(name="a secret")
+        case "404":
+            get_object_or_404(Author, name="a secret")
+        case "denied":
+            raise PermissionDenied("a secret")
+        case "invalid":
+            Author(name="", email="x@x.org").full_clean()
+        case "several":
+            Author.objects.create(name="a", email="a")
+            Author.objects.create(name="a", email="a")
+
+
+class RaisesDjangos(Publication):
+    def get_queries(self, kind: str) -> Any:
+        raise_djangos(kind)
+
+
+class RaisesDjangosInAFunction(Publication):
+    async def publish(self, handle: Handle, kind: str, hand: bool) -> None:
+        try:
+            await this.in_thread(raise_djangos, kind)
+        except Exception as error:
+            if not hand:
+                raise
+            handle.error(error)
+
+
 class HostileMethods(APIMixin):
     api_path_prefix = "hostile/"
 
@@ -253,6 +345,7 @@ API.register(
     [
         KeepersById, SpeciesByCode, StallsByNumber, KeepersNamed, SpeciesAndStalls, Authors,
         AuthorsDependingOnTags, AuthorsCalledLikeTags, AuthorsCalledLikeTagsLive, OfAnotherDatabase, Exits,
-        RefusesInTheClientsLanguage, HostileMethods,
+        RefusesInTheClientsLanguage, HostileMethods, RandomMethods, DjangosErrors,
+        RaisesDjangos, RaisesDjangosInAFunction, PersonalKeepers, MyPersonalKeepers,
     ]
 )  # fmt: skip

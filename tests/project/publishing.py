@@ -10,8 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import Group, User
-from django.contrib.contenttypes.models import ContentType
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, transaction
 
 from tests.zoo.models import Keeper, Visit
@@ -230,7 +229,7 @@ class UserMethods(APIMixin):
 
     @api_endpoint
     def login_while_permitted(self, user_id: Any) -> None:
-        this.set_user_id(user_id, lease=ContentType.objects.first())
+        this.set_user_id(user_id, lease=Permission.objects.first())
 
     @api_endpoint
     def login_while_true(self, user_id: Any) -> None:

@@ -16,17 +16,11 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.postgres",
     "trigger_ddp",
-    "trigger_ddp.accounts",
     "trigger_ddp.demo.bookstore",
     "tests.zoo",
     "tests.library",
     "tests.project",
 ]
-PASSWORD_HASHERS = [
-    "tests.accounts.hashers.Quick",
-    "tests.accounts.hashers.QuickDjango",
-]
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
@@ -38,17 +32,9 @@ DATABASES = {
     },
 }
 
+DDP_API_ENDPOINT_DECORATORS = os.environ.get("TDDP_TEST_DECORATORS", "").split()
+
 # A server process under test gets its DDP_* settings from the environment.
 for _name, _value in os.environ.items():
     if _name.startswith("DDP_"):
-        try:
-            globals()[_name] = json.loads(_value)
-        except ValueError:
-            globals()[_name] = _value
-
-if "TDDP_TEST_MAILS" in os.environ:
-    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-    EMAIL_FILE_PATH = os.environ["TDDP_TEST_MAILS"]
-
-if "TDDP_TEST_VALIDATORS" in os.environ:
-    AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
+        globals()[_name] = json.loads(_value)

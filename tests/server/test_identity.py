@@ -139,6 +139,8 @@ def test_users_of_another_model(db: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_snapshot_stays_as_it_was(db: Any) -> None:
     user = User.objects.create(username="ann")
     before = snapshot(user)
+    user.last_login = user.date_joined
+    assert before == snapshot(user), "a login is no news to those who are logged in"
     user.is_superuser = True
     assert before != snapshot(user)
     assert before == snapshot(User.objects.get())

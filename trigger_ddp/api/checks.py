@@ -17,6 +17,7 @@ from django.db.models.constants import LOOKUP_SEP
 
 from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
+from trigger_ddp.api.mutations import ACTIONS
 from trigger_ddp.api.publication import Publication
 from trigger_ddp.api.registry import API
 from trigger_ddp.errors import ConfigurationError
@@ -94,6 +95,7 @@ def _check_collection(collection: Collection) -> Iterator[checks.CheckMessage]:
             obj=type(collection),
             id="trigger_ddp.E111",
         )
+    yield from _check_writing(collection)
     if broken:
         return
     try:
@@ -108,6 +110,31 @@ def _check_collection(collection: Collection) -> Iterator[checks.CheckMessage]:
             hint="Set exclude = ['password'] on the collection.",
             obj=type(collection),
             id="trigger_ddp.W101",
+        )
+
+
+def _check_writing(collection: Collection) -> Iterator[checks.CheckMessage]:
+    if isinstance(collection.allow, str) or not set(collection.allow) <= set(ACTIONS):
+        yield checks.Error(
+            f"allow of collection {collection.name!r} is {collection.allow!r}.",
+            hint='Make it a tuple of some of "insert", "update" and "remove".',
+            obj=type(collection),
+            id="trigger_ddp.E115",
+        )
+    writable = collection.writable
+    if isinstance(writable, str) or set(writable or ()) - _field_names(collection.model):
+        yield checks.Error(
+            f"writable of collection {collection.name!r} names what is no field: {writable!r}.",
+            hint="Make it a list of names of fields of the model: ['title', 'tags'].",
+            obj=type(collection),
+            id="trigger_ddp.E116",
+        )
+    elif collection.allow and writable is None and collection.overrides_serialize:
+        yield checks.Warning(
+            f"Collection {collection.name!r} allows writing, but no field is writable.",
+            hint="Having its own `serialize`, it has to name them: writable = ['title'].",
+            obj=type(collection),
+            id="trigger_ddp.W103",
         )
 
 

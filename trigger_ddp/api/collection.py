@@ -7,7 +7,7 @@ from collections.abc import Collection as Container
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models import Q, QuerySet
@@ -37,6 +37,10 @@ class Collection(APIMixin):
         exclude: names of fields that are not published.
         decimal_as: what a Decimal becomes: "string" (exact, every client reads it), "number" (rounded to
             JavaScript's precision) or "ejson" (``$type: Decimal``, for clients with mongo-decimal).
+        allow: which of "insert", "update" and "remove" clients may call, as Meteor's collections do; by
+            default none. Who may is decided by `has_permission` and the ``can_…`` methods.
+        writable: names of the fields that clients may set by them; None: all that are published and editable.
+            A collection with an own ``serialize`` has to name them.
     """
 
     name: ClassVar[str]
@@ -49,6 +53,9 @@ class Collection(APIMixin):
     depends_on: ClassVar[Sequence[Dependency]] = ()
     exclude: ClassVar[Container[str]] = ()
     decimal_as: ClassVar[Literal["string", "number", "ejson"]] = "string"
+    serializer_class: ClassVar[type[Serializer]] = Serializer
+    allow: ClassVar[Container[str]] = ()
+    writable: ClassVar[Container[str] | None] = None
 
     @classmethod
     def default_name(cls) -> str:
@@ -136,7 +143,47 @@ class Collection(APIMixin):
 
     @functools.lru_cache(maxsize=256)  # noqa: B019 - collections live as long as the process
     def _serializer(self, model: type[models.Model], only: frozenset[str] | None) -> Serializer:
-        return Serializer(self, model, only)
+        return self.serializer_class(self, model, only)
+
+    def has_permission(self, user: Any, action: str) -> bool:
+        """Whether ``user`` may do this at all: if it has Django's permission to add, change or delete.
+
+        Override it to decide otherwise, for instance to let anybody insert.
+
+        Args:
+            user: as the database has it now; None for nobody, and for who is not active any more.
+            action: "insert", "update" or "remove".
+        """
+        meta = self.model._meta
+        codename = get_permission_codename({"insert": "add", "update": "change"}.get(action, "delete"), meta)
+        return hasattr(user, "has_perm") and bool(user.has_perm(f"{meta.app_label}.{codename}"))
+
+    def can_insert(self, user: Any, obj: Any) -> bool:
+        """Whether ``user`` may insert ``obj``, which has the client's values and is not saved.
+
+        The rules are asked on a worker thread, in the transaction that writes. They may change ``obj``, for
+        instance say whose it is; ``full_clean`` comes after them. They may raise a `MeteorError`.
+        """
+        return True
+
+    def can_update(self, user: Any, obj: Any, fields: Mapping[str, Any]) -> bool:
+        """Whether ``user``, who may see ``obj``, may change it.
+
+        Args:
+            user: the user.
+            obj: as it is stored, and locked.
+            fields: the new values by attribute name ("title", "author_id"); lists of objects for
+                many-to-many fields ("tags").
+        """
+        return True
+
+    def can_remove(self, user: Any, obj: Any) -> bool:
+        """Whether ``user``, who may see ``obj``, may delete it."""
+        return True
+
+    def can_hide(self, user: Any, obj: Any) -> bool:
+        """Whether ``user`` may write ``obj`` so that it is not one of `objects_for_user` (any more)."""
+        return False
 
     @api_endpoint
     def schema(self) -> Mapping[str, Mapping[str, Any]]:

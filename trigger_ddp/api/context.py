@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from trigger_ddp.alea import Random, random_stream, seeded
+
 _NOBODY: Mapping[str, Any] = {"user": None, "user_id": None, "user_ddp_id": None}
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("trigger_ddp.this", default=_NOBODY)
@@ -44,20 +46,36 @@ class This:
         )
 
     def __dir__(self) -> list[str]:
-        return sorted({"bound", *_bound.get()})
+        return sorted({"bound", "random_stream", *_bound.get()})
 
     @contextlib.contextmanager
     def bound(self, **values: Any) -> Iterator[None]:
-        """Bind ``values`` for the length of a ``with`` block, on top of what is bound already."""
+        """Bind ``values`` for the length of a ``with`` block, on top of what is bound already.
+
+        With a ``random_seed`` the values of `random_stream` begin anew.
+        """
+        anew = seeded(values["random_seed"]) if "random_seed" in values else contextlib.nullcontext()
         token = _bound.set({**_bound.get(), **values})
         try:
-            yield
+            with anew:
+                yield
         finally:
             _bound.reset(token)
 
     def rebind(self, **values: Any) -> None:
         """Bind other values until the end of the ``with`` block around: a method may change its user."""
         _bound.set({**_bound.get(), **values})
+
+    def random_stream(self, name: str | None = None) -> Random:
+        """Meteor's ``DDP.randomStream(name)``: random values that the client's stub of the method has too.
+
+        The same for all that one invocation of a method runs, whichever threads run it. Where no client
+        has sent a seed, as outside of methods, the values are unguessable.
+
+        Args:
+            name: each name's values are independent. Those of "/collection/…" are the ids of new documents.
+        """
+        return random_stream(name)
 
 
 this = This()

@@ -79,8 +79,8 @@ class Handle(ABC):
         """End the subscription with an error.
 
         Args:
-            error: a `MeteorError` is sent as it is; of anything else the client is told "Internal server
-                error", and the log the rest.
+            error: a `MeteorError` is sent as it is, some of Django's as `as_meteor_error` has them; of
+                anything else the client is told "Internal server error", and the log the rest.
         """
 
     @abstractmethod

@@ -144,15 +144,23 @@ def get_object(model: type[M], meteor_id: str, *args: Any, **kwargs: Any) -> M:
     Raises:
         Model.DoesNotExist: there is no such row, or the text can't be an id of this model.
     """
+    return model._default_manager.filter(*args, **kwargs).get(**key_of(model, meteor_id))
+
+
+def key_of(model: type[models.Model], meteor_id: str) -> dict[str, Any]:
+    """The values of the `id_fields` that a document id stands for, by attribute name.
+
+    Raises:
+        Model.DoesNotExist: the text can't be an id of this model.
+    """
     fields = id_fields(model)
     texts = [meteor_id] if len(fields) == 1 else split_id(meteor_id)
     if len(texts) != len(fields):
         raise model.DoesNotExist(f"{meteor_id!r} is not an id of {model._meta.label}")
     try:
-        key = {field.attname: _parse(field, text) for field, text in zip(fields, texts, strict=True)}
+        return {field.attname: _parse(field, text) for field, text in zip(fields, texts, strict=True)}
     except (ValidationError, ValueError) as error:
         raise model.DoesNotExist(f"{meteor_id!r} is not an id of {model._meta.label}") from error
-    return model._default_manager.filter(*args, **kwargs).get(**key)
 
 
 def _parse(field: Any, text: str) -> Any:

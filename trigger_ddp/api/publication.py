@@ -11,7 +11,8 @@ from django.db.models.query import RawQuerySet
 
 from trigger_ddp.api.arguments import bind
 from trigger_ddp.api.context import this
-from trigger_ddp.api.endpoints import APIMixin
+from trigger_ddp.api.endpoints import APIMixin, api_endpoint
+from trigger_ddp.api.fields import collection_name
 from trigger_ddp.api.ids import get_meteor_id
 from trigger_ddp.errors import ConfigurationError, MeteorError
 
@@ -66,6 +67,23 @@ class Publication(APIMixin):
         if params:
             raise MeteorError(400, "Match failed", f"publication {self.label!r} takes no parameters")
         return self.queries
+
+    @api_endpoint
+    def collections(self, *params: Any) -> list[str]:
+        """The names of the collections that the queries for a client's parameters are of.
+
+        Raises:
+            MeteorError: 404, it is a function, which alone knows what it publishes; or as of `get_queries`.
+        """
+        if self.publish is not None:
+            raise MeteorError(404, "The collections of a function are not known")
+        names = set()
+        for query in self.user_queries(False, *params):
+            if isinstance(query, list | tuple):
+                names.add(query[1])
+            else:
+                names.add(collection_name(query.model))
+        return sorted(names)
 
     def user_queries(self, user: Any, *params: Any) -> list[Any]:
         """The queries of this publication as ``user`` (None: nobody) is to see them.

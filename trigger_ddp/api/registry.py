@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from django.db import models
 from django.db.models.query import RawQuerySet
 
+from trigger_ddp.api import mutations
 from trigger_ddp.api.collection import Collection
 from trigger_ddp.api.dependencies import watched_by_collection, watched_by_publication
 from trigger_ddp.api.endpoints import APIMixin, api_endpoint
@@ -153,6 +154,8 @@ class DDP(APIMixin):
 
     def _add_methods(self, api: APIMixin) -> None:
         endpoints = list(api.iter_endpoints())
+        if isinstance(api, Collection):
+            endpoints += mutations.endpoints(api, lambda: self.collections)
         for name, _ in endpoints:
             if name in self._owners:
                 raise AlreadyRegistered(

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.postgres import fields as postgres
 from django.db import models
+from django.utils.text import capfirst
+
+from trigger_ddp.api.fields import collection_name
 
 if TYPE_CHECKING:
     from trigger_ddp.api.documents import Serializer
@@ -39,7 +42,7 @@ def _schema(field: Any, decimal_as: str) -> dict[str, Any]:
     if field.remote_field:
         return {"type": "String", **_relation(field), **_common(field)}
     if isinstance(field, models.GeneratedField):
-        return {**_schema(field.output_field, decimal_as), "label": str(field.verbose_name), "optional": True}
+        return {**_schema(field.output_field, decimal_as), "label": _label(field), "optional": True}
     schema: dict[str, Any] = {"type": _type(field, decimal_as), **_common(field)}
     if field.choices:
         choices = field.flatchoices
@@ -65,11 +68,16 @@ def _type(field: Any, decimal_as: str) -> str:
 
 
 def _relation(field: Any) -> dict[str, Any]:
-    return {"relation": {"name": field.name, "collection": str(field.related_model._meta)}}
+    return {"relation": {"name": field.name, "collection": collection_name(field.related_model)}}
+
+
+def _label(field: Any) -> str:
+    """As the field's form field has it."""
+    return str(capfirst(getattr(field, "verbose_name", None) or field.name))
 
 
 def _common(field: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = {"label": str(getattr(field, "verbose_name", None) or field.name)}
+    schema: dict[str, Any] = {"label": _label(field)}
     if field.blank or field.null:
         schema["optional"] = True
     return schema

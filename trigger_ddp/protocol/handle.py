@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trigger_ddp import ejson
 from trigger_ddp.api import Handle
+from trigger_ddp.api.failures import as_meteor_error
 from trigger_ddp.api.ids import id_part
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.document import Fields, Transition
@@ -113,10 +114,11 @@ class RunningHandle(Handle):
     def error(self, error: BaseException) -> None:
         if self.over:
             return
-        if not isinstance(error, MeteorError):
+        told = as_meteor_error(error)
+        if told is None:
             logger.error("publication %s failed", self._subscription.name, exc_info=error)
-            error = MeteorError(500, "Internal server error")
-        self._end(error)
+            told = MeteorError(500, "Internal server error")
+        self._end(told)
 
     def on_stop(self, callback: Callable[[], object]) -> None:
         if iscoroutinefunction(callback):

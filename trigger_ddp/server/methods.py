@@ -13,6 +13,7 @@ from django.db import transaction
 from trigger_ddp import ejson
 from trigger_ddp.api import API, this
 from trigger_ddp.api.arguments import bind
+from trigger_ddp.api.failures import as_meteor_error
 from trigger_ddp.conf import Settings
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol.requests import Call
@@ -88,15 +89,17 @@ async def run_method(
         arguments = bind(method, call.params)
         with this.bound(**context, random_seed=call.random_seed, unblock=invocation.unblock_itself):
             if inspect.iscoroutinefunction(method):
-                value = await method(*arguments)
+                value = method(*arguments)
             elif _is_atomic(method, settings):
                 value = await workers.run(_in_transaction, settings.database, method, arguments)
             else:
                 value = await workers.run(method, *arguments)
+            if inspect.isawaitable(value):  # a decorator has made a plain function of an async one
+                value = await value
         return None if value is None else ejson.encode(value)
-    except MeteorError:
-        raise
-    except (Exception, SystemExit, KeyboardInterrupt):
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if (told := as_meteor_error(error)) is not None:
+            raise told from None
         # An async method's sys.exit() must not end the server. Signals don't arrive as KeyboardInterrupt.
         logger.exception("method %s failed", call.method)
         raise MeteorError(500, "Internal server error") from None

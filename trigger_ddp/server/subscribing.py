@@ -13,6 +13,7 @@ import trio
 
 from trigger_ddp.api import API, get_meteor_id, this
 from trigger_ddp.api.arguments import bind
+from trigger_ddp.api.failures import as_meteor_error
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.query import LiveQuery, State
@@ -137,11 +138,11 @@ class Publications:
         """A block whose exceptions are the subscription's error."""
         try:
             yield
-        except MeteorError as error:
-            subscription.error = error
-        except Exception:
-            logger.exception("publication %s failed for session %s", subscription.name, self._session.id)
-            subscription.error = INTERNAL_ERROR
+        except Exception as error:
+            subscription.error = as_meteor_error(error)
+            if subscription.error is None:
+                logger.exception("publication %s failed for session %s", subscription.name, self._session.id)
+                subscription.error = INTERNAL_ERROR
 
     def _lives(self, subscription: Subscription) -> bool:
         """Whether it has not ended: it runs, or is made ready to."""
@@ -347,6 +348,6 @@ async def _settled(handle: RunningHandle) -> None:
 
 
 def _fail(handle: RunningHandle, subscription: Subscription, error: BaseException) -> None:
-    if handle.over and not isinstance(error, MeteorError):
+    if handle.over and as_meteor_error(error) is None:
         logger.error("publication %s failed after its end", subscription.name, exc_info=error)
     handle.error(error)

@@ -58,9 +58,14 @@ def reload_user(pk: Any) -> Any:
 
 
 def snapshot(user: Any) -> dict[str, Any]:
-    """The values of a user's own columns, which what is done to the object afterwards does not change."""
+    """The values of a user's own columns, which what is done to the object afterwards does not change.
+
+    Without ``last_login``: each login of a user would have all its other clients' publications run again.
+    """
     return {
-        field.attname: copy.deepcopy(user.__dict__.get(field.attname)) for field in user._meta.concrete_fields
+        field.attname: copy.deepcopy(user.__dict__.get(field.attname))
+        for field in user._meta.concrete_fields
+        if field.attname != "last_login"
     }
 
 

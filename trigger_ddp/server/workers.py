@@ -21,7 +21,7 @@ import trio
 from django import db
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from trigger_ddp.errors import MeteorError
+from trigger_ddp.api.failures import as_meteor_error
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +173,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _log_unheard(job: _Job, result: outcome.Value[Any] | outcome.Error) -> None:
-    # A MeteorError is meant for a client, who is not there any more.
-    if isinstance(result, outcome.Error) and not isinstance(result.error, MeteorError):
+    # What is meant for a client, who is not there any more, is nobody's trouble.
+    if isinstance(result, outcome.Error) and as_meteor_error(result.error) is None:
         logger.error("%s failed after its caller was cancelled", job.name, exc_info=result.error)
 
 
