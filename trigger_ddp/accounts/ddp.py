@@ -18,7 +18,9 @@ from trigger_ddp.accounts import hooks, login, signals, tokens
 from trigger_ddp.accounts.hashers import Digest, digest_from, hash_password, is_ours, waste_time
 from trigger_ddp.accounts.mail import send_link
 from trigger_ddp.accounts.models import LoginToken, MailToken
+from trigger_ddp.accounts.profile import modified
 from trigger_ddp.accounts.users import (
+    account_of,
     document,
     email_field,
     email_of,
@@ -353,6 +355,28 @@ class Users(Collection):
     def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
         """Nothing of the row but what `users.document` tells."""
         return {"fields": document(obj)}
+
+    @api_endpoint
+    def update(self, selector: Any, modifier: dict[str, Any], options: dict[str, Any] | None = None) -> int:
+        """Change one's own ``profile`` by ``$set`` and ``$unset``; everything else is refused.
+
+        Returns:
+            1, the number of documents.
+        """
+        wanted = selector.get("_id") if isinstance(selector, dict) and len(selector) == 1 else selector
+        if this.user is None or wanted != this.user_ddp_id:
+            raise MeteorError(403, "Access denied")
+        account = account_of(this.user)
+        account.profile = modified(account.profile, modifier)
+        account.save(update_fields=["profile"])
+        return 1
+
+    @api_endpoint("updateAsync")
+    def update_async(
+        self, selector: Any, modifier: dict[str, Any], options: dict[str, Any] | None = None
+    ) -> int:
+        """`update`, as Meteor 3 calls it."""
+        return self.update(selector, modifier, options)
 
 
 class OwnUser(Publication):

@@ -224,8 +224,8 @@ def document(user: Any) -> dict[str, Any]:
 
 def account_of(user: Any) -> Account:
     """A user's `Account`, locked until the end of the transaction, made where there is none."""
-    Account.objects.get_or_create(user=user)
-    account: Account = Account.objects.select_for_update().get(user=user)
+    Account.objects.get_or_create(pk=user.pk)
+    account: Account = Account.objects.select_for_update().get(pk=user.pk)
     return account
 
 
