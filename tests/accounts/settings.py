@@ -24,6 +24,8 @@ PASSWORD_HASHERS = [
     "tests.accounts.hashers.Quick",
     "tests.accounts.hashers.QuickDjango",
 ]
+if "TDDP_DJANGO_FIRST" in os.environ:
+    PASSWORD_HASHERS.reverse()
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
