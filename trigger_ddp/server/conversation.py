@@ -323,7 +323,7 @@ class Conversation:
         try:
             value = await run_method(invocation, service.workers, context, service.settings, admitted)
         except MeteorError as error:
-            self.session.send(messages.result_error(call.id, error.as_dict()))
+            self.session.answer(call.id, messages.result_error(call.id, error.as_dict()))
             if setter.used:
                 self._identity.doubt()  # with its transaction, the user may have been rolled back
         except trio.Cancelled:
@@ -332,9 +332,9 @@ class Conversation:
         else:
             if setter.forgotten:
                 logger.error("method %s has called this.set_user_id without awaiting it", call.method)
-                self.session.send(messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
+                self.session.answer(call.id, messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
             else:
-                self.session.send(messages.result(call.id, value))
+                self.session.answer(call.id, messages.result(call.id, value))
         finally:
             setter.end()
             self._running -= 1
