@@ -28,7 +28,7 @@ class Connection:
 
     def __init__(self) -> None:
         self.ended = trio.Event()
-        self.failing = False
+        self.failing = self.waited_for_room = False
 
     @property
     def closed(self) -> bool:
@@ -39,6 +39,9 @@ class Connection:
         if self.failing:
             raise RuntimeError("reading failed")
         raise ConnectionClosed("lost")
+
+    async def wait_at_most(self, count: int) -> None:
+        self.waited_for_room = True
 
     async def wait_closed(self) -> None:
         await self.ended.wait()
@@ -80,7 +83,7 @@ def run(test: Callable[[Service, trio.Nursery, Opened], Awaitable[None]], **sett
             await test(service, nursery, opened)
             nursery.cancel_scope.cancel()
 
-    trio.run(main)
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def comes_back(conversation: Conversation) -> bool:
@@ -140,3 +143,68 @@ def test_many_are_lost_at_once() -> None:
         assert len(service.conversations) == 2
 
     run(test, max_resumable=2)
+
+
+async def lose(connection: Connection) -> None:
+    connection.ended.set()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_the_time_of_grace_ends_with_it() -> None:
+    """Whoever is back in time may stay, and has the whole of it the next time."""
+
+    async def test(service: Service, nursery: trio.Nursery, opened: Opened) -> None:
+        conversation, connection = opened()
+        nursery.start_soon(conversation.serve, connection)
+        for _ in range(2):
+            await trio.testing.wait_all_tasks_blocked()
+            await lose(connection)
+            await trio.sleep(9)
+            assert comes_back(conversation)
+            connection = Connection()
+            conversation.resume(cast(Any, connection), b"")
+            nursery.start_soon(conversation.serve, connection)
+        await trio.sleep(100)
+        assert list(service.conversations.values()) == [conversation]
+        assert list(service.connections.values()) == [connection]
+        await lose(connection)
+        await trio.sleep(11)
+        assert service.conversations == {}
+
+    run(test, disconnect_grace_period=10.0, heartbeat_interval=0.0)
+
+
+def test_only_those_who_are_away_count() -> None:
+    async def test(service: Service, nursery: trio.Nursery, opened: Opened) -> None:
+        (back, lost), (away, lost_too), (ended, lost_as_well) = [opened() for _ in range(3)]
+        for conversation, connection in [(back, lost), (away, lost_too), (ended, lost_as_well)]:
+            nursery.start_soon(conversation.serve, connection)
+        await trio.testing.wait_all_tasks_blocked()
+        await lose(lost)
+        back.resume(cast(Any, Connection()), b"")
+        await lose(lost_as_well)
+        ended.end("for good")
+        await trio.testing.wait_all_tasks_blocked()
+        await lose(lost_too)
+        assert set(service.conversations.values()) == {back, away}
+        assert comes_back(away)
+
+    run(test, max_resumable=1, heartbeat_interval=0.0)
+
+
+def test_who_waits_for_room_waits_for_the_client_to_come_back() -> None:
+    async def test(service: Service, nursery: trio.Nursery, opened: Opened) -> None:
+        conversation, connection = opened()
+        nursery.start_soon(conversation.serve, connection)
+        await trio.testing.wait_all_tasks_blocked()
+        await lose(connection)
+        with trio.move_on_after(1) as waiting:
+            await conversation._wait_for_room(0)
+        assert waiting.cancelled_caught
+        back: Any = Connection()
+        nursery.start_soon(conversation._wait_for_room, 0)
+        conversation.resume(back, b"")
+        await trio.testing.wait_all_tasks_blocked()
+        assert back.waited_for_room
+
+    run(test)
