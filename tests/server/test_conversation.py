@@ -208,3 +208,21 @@ def test_who_waits_for_room_waits_for_the_client_to_come_back() -> None:
         assert back.waited_for_room
 
     run(test)
+
+
+def test_the_end_lets_go_of_the_lease_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(service: Service, nursery: trio.Nursery, opened: Opened) -> None:
+        let_go: list[object] = []
+        monkeypatch.setattr(service, "let_go_lease", let_go.append)
+        conversation, _ = opened()
+        await trio.testing.wait_all_tasks_blocked()
+        lease: Any = object()
+        conversation._identity._replace_lease(lease)
+        told: list[str] = []
+        conversation._client.on_close(lambda: told.append("before"))
+        conversation.end("for good")
+        await trio.testing.wait_all_tasks_blocked()
+        conversation._client.on_close(lambda: told.append("after"))
+        assert (let_go, told) == ([lease], ["before", "after"])
+
+    run(test)
