@@ -123,6 +123,13 @@ def test_what_the_server_closes_is_closed_for_good(server: Server, client: DDPCl
         assert session_of(again) != session_of(client)
 
 
+def test_who_breaks_the_protocol_does_not_come_back(server: Server, client: DDPClient) -> None:
+    client.socket.send(b"DDP is text")
+    client.wait_until(lambda: client.closed)
+    with come_back(server, client) as again:
+        assert session_of(again) != session_of(client)
+
+
 def test_close_while_the_client_is_away(server: Server, client: DDPClient) -> None:
     """The second of meteor#14527: it did nothing."""
     client.subscribe("script", "kept", [["ready"], ["sleep"]])
