@@ -336,7 +336,9 @@ class Service:
         del self.connections[session]
         self._away[session] = None
         if len(self._away) > self.settings.max_resumable:
-            self.conversations[next(iter(self._away)).id].end("too many clients are away")
+            longest = next(iter(self._away))
+            del self._away[longest]  # at once: others may be lost before it has ended
+            self.conversations[longest.id].end("too many clients are away")
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
         """End a subscription and tell the client so; nothing happens if it has ended already."""
