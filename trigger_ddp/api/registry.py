@@ -120,7 +120,9 @@ class DDP(APIMixin):
     def every(self, seconds: float, function: Callable[[], object]) -> None:
         """Have every server process call ``function()`` each ``seconds``, on a thread that may use the ORM.
 
-        The first time after ``seconds``, then that long after it has returned. What it raises is logged.
+        The first time after ``seconds``, then that long after it has returned. What it raises is logged. An
+        ``async`` function runs on the server's event loop instead, where it may use a `Handle`, and has
+        ``this.in_thread``.
         """
         self._periodic.append((seconds, function))
 

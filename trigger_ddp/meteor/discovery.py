@@ -1,0 +1,88 @@
+"""The `MeteorView`s that the project's urls have: what a server process knows of bundles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import NoReverseMatch, URLPattern, get_resolver, reverse
+
+from trigger_ddp.meteor.bundle import Bundle, BundleError
+from trigger_ddp.meteor.views import MeteorView
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """A view of the urls.
+
+    Args:
+        view: an instance with its settings.
+        files_prefix: what stands before the paths of its styles, as in its pages.
+    """
+
+    view: MeteorView
+    files_prefix: str
+
+    def bundle(self, *, anew: bool = False) -> Bundle:
+        """As `MeteorView.bundle`."""
+        return self.view.bundle(anew=anew)
+
+
+def sites() -> list[Site]:
+    """The project's `MeteorView`s, in the order of its urls. Imports the urls.
+
+    Raises:
+        ImproperlyConfigured: the settings of one of them are wrong.
+        Exception: whatever importing the urls raises.
+    """
+    return [_site(callback) for callback in _callbacks(get_resolver().url_patterns)]
+
+
+def _callbacks(patterns: Any) -> Iterator[Any]:
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            view_class = getattr(pattern.callback, "view_class", None)
+            if isinstance(view_class, type) and issubclass(view_class, MeteorView):
+                yield pattern.callback
+        else:
+            yield from _callbacks(pattern.url_patterns)
+
+
+def _site(callback: Any) -> Site:
+    view: MeteorView = callback.view_class(**callback.view_initkwargs)
+    prefix = view.bundled_js_css_prefix
+    if prefix is None:
+        prefix = view.root_url_path_prefix
+    if prefix is None:
+        try:
+            prefix = reverse(callback, kwargs={"path": ""})
+        except NoReverseMatch:  # in a namespace, or of another form: whoever has that names the prefix
+            prefix = ""
+    return Site(view, prefix.rstrip("/"))
+
+
+def check_bundles(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Django system check: the bundles of the urls can be read, and clients can tell them apart."""
+    problems: list[checks.CheckMessage] = []
+    try:
+        found = sites()
+    except ImproperlyConfigured as error:
+        return [checks.Error(str(error), id="trigger_ddp_meteor.E001")]
+    for site in found:
+        try:
+            site.bundle()
+        except BundleError as error:
+            hint = "Build it: meteor build --directory …, and let json_path name its star.json."
+            problems.append(checks.Error(str(error), hint=hint, id="trigger_ddp_meteor.E002"))
+    if len(found) > len({site.view.app_id or "" for site in found}):
+        problems.append(
+            checks.Warning(
+                "Several bundles are served whose clients can't be told apart; they learn of no new version.",
+                hint="Give each MeteorView the app_id of its application, as in .meteor/.id.",
+                id="trigger_ddp_meteor.W001",
+            )
+        )
+    return problems
