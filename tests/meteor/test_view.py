@@ -138,7 +138,7 @@ def test_the_manifest_tells_devices_what_to_fetch(site: Site) -> None:
     for item in manifest["manifest"]:
         if item["where"] == "client":
             sign = "&" if "?" in item["url"] else "?"
-                found = site.get(f"/__cordova{item['url']}{sign}meteor_dont_serve_index=true")
+            found = site.get(f"/__cordova{item['url']}{sign}meteor_dont_serve_index=true")
             assert found.status_code == 200
             assert bundles.sha1(body(found).encode()) == item["hash"]
     assert body(site.get("/manifest.json")).startswith("<!DOCTYPE html>")

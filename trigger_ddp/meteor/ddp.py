@@ -77,6 +77,7 @@ async def client_versions(handle: Handle, app_id: str | None = None) -> None:
     """The versions of the bundle that a client is of; of nothing, if it is of none of this project's."""
     # A page may have been loaded just after its bundle changed: what it is told must not be older.
     await _lookout.refresh()
+    _lookout.heed_sighup()
     _lookout.versions.watch(handle, app_id)
     handle.ready()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import NoReverseMatch, URLPattern, get_resolver, reverse
+from django.urls import URLPattern, get_resolver
+from django.urls.resolvers import RoutePattern
 
 from trigger_ddp.meteor.bundle import Bundle, BundleError
 from trigger_ddp.meteor.views import MeteorView
@@ -38,30 +41,38 @@ def sites() -> list[Site]:
         ImproperlyConfigured: the settings of one of them are wrong.
         Exception: whatever importing the urls raises.
     """
-    return [_site(callback) for callback in _callbacks(get_resolver().url_patterns)]
+    script_name = django_settings.FORCE_SCRIPT_NAME or ""
+    return [
+        _site(callback, f"{script_name.rstrip('/')}/{route}")
+        for callback, route in _callbacks(get_resolver().url_patterns, "")
+    ]
 
 
-def _callbacks(patterns: Any) -> Iterator[Any]:
+def _callbacks(patterns: Any, route: str) -> Iterator[tuple[Any, str]]:
+    """The views, and where each is."""
     for pattern in patterns:
-        if isinstance(pattern, URLPattern):
-            view_class = getattr(pattern.callback, "view_class", None)
-            if isinstance(view_class, type) and issubclass(view_class, MeteorView):
-                yield pattern.callback
-        else:
-            yield from _callbacks(pattern.url_patterns)
+        here = route + _literal(pattern.pattern)
+        if not isinstance(pattern, URLPattern):
+            yield from _callbacks(pattern.url_patterns, here)
+            continue
+        view_class = getattr(pattern.callback, "view_class", None)
+        if isinstance(view_class, type) and issubclass(view_class, MeteorView):
+            yield pattern.callback, here
 
 
-def _site(callback: Any) -> Site:
+def _literal(pattern: Any) -> str:
+    """What a route begins with, up to its first parameter or to what a regular expression is for."""
+    text = str(pattern).removeprefix("^")
+    special = r"[<]" if isinstance(pattern, RoutePattern) else r"[(\[.*+?|{$\\]"
+    return re.split(special, text, maxsplit=1)[0]
+
+
+def _site(callback: Any, route: str) -> Site:
     view: MeteorView = callback.view_class(**callback.view_initkwargs)
-    prefix = view.bundled_js_css_prefix
-    if prefix is None:
-        prefix = view.root_url_path_prefix
-    if prefix is None:
-        try:
-            prefix = reverse(callback, kwargs={"path": ""})
-        except NoReverseMatch:  # in a namespace, or of another form: whoever has that names the prefix
-            prefix = ""
-    return Site(view, prefix.rstrip("/"))
+    for prefix in (view.bundled_js_css_prefix, view.root_url_path_prefix):
+        if prefix is not None:
+            return Site(view, prefix.rstrip("/"))
+    return Site(view, route.rstrip("/"))
 
 
 def check_bundles(**kwargs: Any) -> list[checks.CheckMessage]:
