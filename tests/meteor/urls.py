@@ -1,4 +1,4 @@
-"""The urls of the tests' project with a bundle."""
+"""The urls of the tests' project with a bundle, below TDDP_TEST_ROUTE."""
 
 from __future__ import annotations
 
@@ -8,4 +8,6 @@ from django.urls import re_path
 
 from trigger_ddp.meteor.views import MeteorView
 
-urlpatterns = [re_path(r"^(?P<path>.*)$", MeteorView.as_view(json_path=os.environ["TDDP_TEST_BUNDLE"]))]
+route = os.environ.get("TDDP_TEST_ROUTE", "")
+view = MeteorView.as_view(json_path=os.environ["TDDP_TEST_BUNDLE"])
+urlpatterns = [re_path(rf"^{route}(?P<path>.*)$", view)]
