@@ -15,9 +15,56 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 WAIT_SECONDS = 30
+
+Documents = dict[str, dict[str, dict[str, Any]]]
+
+
+class RawWire:
+    """One DDP message is one WebSocket message."""
+
+    path = "/websocket"
+
+    def unpack(self, text: str) -> list[str]:
+        """The DDP messages in what the WebSocket brought."""
+        return [text]
+
+    def pack(self, message: str) -> str:
+        return message
+
+
+class SockJSWire(RawWire):
+    """SockJS's frames, as its own client takes them: anything but ``o`` first, or after ``c``, is an error.
+
+    Attributes:
+        frames: every frame received, in order.
+    """
+
+    path = "/sockjs/000/conforms/websocket"
+
+    def __init__(self) -> None:
+        self.frames: list[str] = []
+
+    def unpack(self, text: str) -> list[str]:
+        assert (text == "o") == (not self.frames), f"{text!r} after {self.frames[-3:]}"
+        assert not any(frame.startswith("c") for frame in self.frames[-1:]), f"{text!r} after the end"
+        self.frames.append(text)
+        if text[0] == "a":
+            messages = json.loads(text[1:])
+            assert isinstance(messages, list), text
+            return messages
+        if text[0] == "c":
+            code, reason = json.loads(text[1:])
+            assert isinstance(code, int), text
+            assert isinstance(reason, str), text
+        else:
+            assert text in ("o", "h"), text
+        return []
+
+    def pack(self, message: str) -> str:
+        return json.dumps([message])
 
 
 class DDPClient:
@@ -25,8 +72,12 @@ class DDPClient:
 
     Args:
         url: the server's, ``http://…`` or ``ws://…`` without a path.
-        path: where the WebSocket is.
+        path: where the WebSocket is; by default where the wire has it.
         version: the DDP version to ask for.
+        handshake: False leaves `connect` to the caller.
+        wire: how DDP messages are laid into WebSocket messages.
+        documents: those of the connection that this one resumes.
+        answer_pings: False for a client that is there but says nothing.
 
     Attributes:
         documents: collection name to document id to fields, as told so far.
@@ -35,22 +86,32 @@ class DDPClient:
     """
 
     def __init__(
-        self, url: str, *, path: str = "/websocket", version: str = "1", handshake: bool = True
+        self,
+        url: str,
+        *,
+        path: str | None = None,
+        version: str = "1",
+        handshake: bool = True,
+        wire: RawWire | None = None,
+        documents: Documents | None = None,
+        answer_pings: bool = True,
     ) -> None:
-        self.documents: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self.documents: Documents = defaultdict(dict) if documents is None else documents
         self.messages: list[dict[str, Any]] = []
         self.violations: list[str] = []
         self.closed = False
+        self.wire = wire or RawWire()
+        self._answer_pings = answer_pings
         self._ids = (f"c{number}" for number in itertools.count(1))
         self._news = threading.Condition()
         self._opened = contextlib.ExitStack()
-        address = url.replace("http", "ws", 1).rstrip("/") + path
-        self.socket = self._opened.enter_context(connect(address, max_size=None))
+        address = url.replace("http", "ws", 1).rstrip("/") + (path or self.wire.path)
+        self.socket: ClientConnection = self._opened.enter_context(connect(address, max_size=None))
         self._reader = threading.Thread(target=self._read, daemon=True, name="DDP client")
         self._reader.start()
         if handshake:
             self.send(msg="connect", version=version, support=[version])
-            self.wait_for(lambda m: m["msg"] == "connected")
+            self.wait_for(lambda m: m.get("msg") == "connected")
 
     def __enter__(self) -> Self:
         return self
@@ -65,23 +126,25 @@ class DDPClient:
     def _read(self) -> None:
         try:
             for text in self.socket:
-                message = json.loads(text)
-                with self._news:
-                    self._note(message)
-                    self.messages.append(message)
-                    self._news.notify_all()
+                for message in map(json.loads, self.wire.unpack(str(text))):
+                    with self._news:
+                        self._note(message)
+                        self.messages.append(message)
+                        self._news.notify_all()
         except ConnectionClosed:
             pass  # `closed` and `socket.close_code` tell
-        with self._news:
-            self.closed = True
-            self._news.notify_all()
+        except (AssertionError, ValueError) as broken:
+            self.violations.append(f"broken framing: {broken!r}")
+        finally:
+            with self._news:
+                self.closed = True
+                self._news.notify_all()
 
     def _note(self, message: dict[str, Any]) -> None:
-        kind = message["msg"]
-        if kind == "ping":
-            self.socket.send(
-                json.dumps({"msg": "pong", **({"id": message["id"]} if "id" in message else {})})
-            )
+        kind = message.get("msg")  # some servers greet with an object that has none
+        if kind == "ping" and self._answer_pings:
+            with contextlib.suppress(ConnectionClosed):
+                self.send(msg="pong", **({"id": message["id"]} if "id" in message else {}))
         if kind not in ("added", "changed", "removed"):
             return
         documents, document_id = self.documents[message["collection"]], message["id"]
@@ -105,7 +168,8 @@ class DDPClient:
         self.send_text(json.dumps(message))
 
     def send_text(self, text: str) -> None:
-        self.socket.send(text)
+        """Send what need not be a message at all."""
+        self.socket.send(self.wire.pack(text))
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool], *, since: int = 0) -> dict[str, Any]:
         """The first message from number `since` on that is wanted, waited for."""
@@ -119,10 +183,16 @@ class DDPClient:
         assert message is not None, f"no such message among {self.messages[since:]}, closed: {self.closed}"
         return message
 
-    def wait_until(self, state: Callable[[], Any]) -> None:
+    def wait_until(self, state: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
         """Wait until the documents, messages or `closed` are as `state` wants them."""
         with self._news:
-            assert self._news.wait_for(state, WAIT_SECONDS), f"{dict(self.documents)}\n{self.messages[-20:]}"
+            assert self._news.wait_for(state, seconds), f"{dict(self.documents)}\n{self.messages[-20:]}"
+
+    def message(self, number: int, seconds: float = WAIT_SECONDS) -> dict[str, Any] | None:
+        """The message with this number, from 0 on; None if the connection or the patience ended before."""
+        with self._news:
+            self._news.wait_for(lambda: len(self.messages) > number or self.closed, seconds)
+            return self.messages[number] if len(self.messages) > number else None
 
     def subscribe(self, name: str, *params: Any) -> str:
         """Subscribe and wait for `ready`. Returns the subscription's id."""

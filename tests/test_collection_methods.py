@@ -22,7 +22,7 @@ def client(db: Database, server: Server) -> Iterator[DDPClient]:
         user = User.objects.create(pk=number, username=name)
         user.user_permissions.set(Permission.objects.filter(codename__endswith="_keeper"))
     with DDPClient(server.url) as client:
-        client.call("become", 1)
+        assert "error" not in client.call("become", 1)
         client.subscribe("MyPersonalKeepers")
         yield client
         assert client.violations == []
@@ -65,7 +65,7 @@ def test_what_it_may_not_it_is_told_too(db: Database, client: DDPClient, server:
     assert (missing["error"], missing["reason"]) == (404, "Method '/keepers/insert' not found")
     with DDPClient(server.url) as nobody:
         assert call(nobody, "remove", key)["error"] == 403
-        nobody.call("become", 2)
+        assert "error" not in nobody.call("become", 2)
         assert call(nobody, "remove", key) == 0
     assert {row["name"] for row in client.documents[MINE].values()} == {"fixed"}
     assert db.psql("SELECT name, account_id FROM zoo_keeper").strip() == "fixed|1"

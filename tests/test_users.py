@@ -120,7 +120,7 @@ def test_the_rest_of_the_method_is_the_new_users(client: DDPClient, method: str)
 def test_a_forgotten_await_is_no_login(client: DDPClient, server: Server) -> None:
     server.errors_expected = True
     assert client.call("login_without_await", 1)["error"]["error"] == 500
-    assert "login_without_await has called this.set_user_id without awaiting it" in server.log()
+    server.wait_for_log("login_without_await has called this.set_user_id without awaiting it")
 
 
 def test_two_users_with_documents_in_common(client: DDPClient) -> None:

@@ -223,3 +223,45 @@ def test_permissions_are_live(project: Project, connect: Callable[[], DDPClient]
     client.wait_until(lambda: client.documents["users"][key]["permissions"] == ["bookstore.add_book"])
     project.db.psql(f"UPDATE auth_user SET first_name = 'Ann', last_name = 'A' WHERE id = {key}")
     client.wait_until(lambda: client.documents["users"][key]["profile"] == {"name": "Ann A"})
+
+
+# -- profiles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["/users/update", "/users/updateAsync"])
+def test_users_change_their_own_profile(
+    project: Project, connect: Callable[[], DDPClient], method: str
+) -> None:
+    client, other = connect(), connect()
+    key = sign_up(client, project, profile={"a": 1})["id"]
+    other_key = sign_up(other, project, "bob")["id"]
+
+    def profile() -> Any:
+        return client.documents["users"][key]["profile"]
+
+    assert ok(client.call(method, {"_id": key}, {"$set": {"profile.deep.er": [1], "profile.b": 2}})) == 1
+    assert profile() == {"a": 1, "b": 2, "deep": {"er": [1]}}
+    assert (
+        ok(
+            client.call(
+                method, key, {"$unset": {"profile.a": "", "profile.no.such": ""}, "$set": {"profile.b": 3}}
+            )
+        )
+        == 1
+    )
+    assert profile() == {"b": 3, "deep": {"er": [1]}}
+    when = {"$date": 1_000}
+    ok(client.call(method, {"_id": key}, {"$set": {"profile": {"when": when}}}))
+    assert profile() == {"when": when}
+    for selector, modifier, code in [
+        ({"_id": other_key}, {"$set": {"profile.a": 1}}, 403), ({}, {"$set": {"profile.a": 1}}, 403),
+        (key, {"$set": {"username": "x"}}, 403), (key, {"$set": {"is_superuser": True}}, 403),
+        (key, {"$set": {"profile.a": 1, "emails": []}}, 403), (key, {"$set": {"profiles": 1}}, 403),
+        (key, {"$push": {"profile.a": 1}}, 400), (key, {"profile": {}}, 400), (key, {}, 400),
+        (key, {"$set": {"profile": 7}}, 400), (key, {"$set": {"profile.": 7}}, 400), (key, {"$set": 1}, 400),
+        (key, {"$set": {"profile.s": "text", "profile.s.x": 1}}, 400),
+        (key, {"$set": {"profile.a": "x\x00"}}, 400), (key, {"$set": {"profile.a": "x" * 70_000}}, 400),
+    ]:  # fmt: skip
+        assert error(client.call(method, selector, modifier))[0] == code, modifier
+    assert profile() == {"when": when}
+    assert error(connect().call(method, key, {"$set": {"profile.a": 1}}))[0] == 403

@@ -97,7 +97,8 @@ class Client:
             self.messages.append(report["message"])
         return report
 
-    def _command(self, command: str, *params: Any) -> Any:
+    def command(self, command: str, *params: Any) -> Any:
+        """What the program answers to one of its commands. Raises Refused."""
         number = next(self._numbers)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"number": number, "command": command, "params": params}) + "\n")
@@ -110,23 +111,23 @@ class Client:
                 return report["value"]
 
     def connect(self) -> None:
-        self._command("connect")
+        self.command("connect")
 
     def subscribe(self, name: str, *params: Any) -> str:
         """The subscription's id, once it is ready. Raises Refused if it is refused."""
-        return self._command("subscribe", name, *params)
+        return self.command("subscribe", name, *params)
 
     def unsubscribe(self, subscription: str) -> None:
         """Returns when the server has confirmed the end of the subscription."""
-        self._command("unsubscribe", subscription)
+        self.command("unsubscribe", subscription)
 
     def call(self, name: str, *params: Any) -> Any:
         """What the method returned. Raises Refused if it failed."""
-        return self._command("call", name, *params)
+        return self.command("call", name, *params)
 
     def documents(self, collection: str) -> dict[str, dict[str, Any]]:
         """The client's own copy of a collection now, by document id."""
-        return self._command("documents").get(collection, {})
+        return self.command("documents").get(collection, {})
 
     def wait_for(self, **wanted: Any) -> dict[str, Any]:
         """The next message, not asked for before, that has all of ``wanted``; waited for."""

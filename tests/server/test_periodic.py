@@ -69,3 +69,29 @@ def test_an_async_function_runs_on_the_event_loop(caplog: pytest.LogCaptureFixtu
     here = threading.current_thread().name
     assert all(loop == here and thread.startswith("trigger_ddp worker") for loop, thread in seen)
     assert "the first time" in caplog.text
+
+
+def test_what_is_to_be_called_at_a_reload(caplog: pytest.LogCaptureFixture) -> None:
+    called: list[str] = []
+
+    async def there() -> None:
+        called.append(await this.in_thread(lambda: "async"))
+
+    def broken() -> None:
+        called.append(threading.current_thread().name)
+        raise RuntimeError("it is broken")
+
+    async def main() -> None:
+        async with Workers(1) as workers:
+            service = Service(Source(), workers, workers, Settings())  # type: ignore[arg-type]
+            await service.reload()
+            assert API.off(broken)
+            await service.reload()
+
+    with API.restored():
+        API.on_reload(broken)
+        API.on_reload(there)
+        trio.run(main)
+    assert called == ["trigger_ddp worker 1", "async", "async"]
+    assert "it is broken" in caplog.text
+    assert there not in API.reload_hook.callbacks

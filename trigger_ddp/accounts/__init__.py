@@ -7,6 +7,7 @@ General layout:
     tokens      making, finding and sweeping them
     users       who is meant, who is made, and what a client sees of a user
     mail        the mails with links
+    profile     what users may change of themselves
     hooks       what an application registers to be asked or told
     signals     what django-ddp sent
     login       from a proof of who it is to a connection that is logged in

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import signal
-import threading
-from types import FrameType
 
 from trigger_ddp.api import API, Handle, this
 from trigger_ddp.meteor.autoupdate import ClientVersions, Documents, read
@@ -25,7 +22,6 @@ class _Lookout:
     def __init__(self) -> None:
         self.versions = ClientVersions()
         self.sites: list[Site] | None = None
-        self._anew = False
         self._looks = itertools.count(1)
         self._newest = 0
         self._complaint = ""
@@ -36,11 +32,14 @@ class _Lookout:
             self.sites = sites()
         return read(self.sites, anew=anew)
 
-    async def refresh(self) -> None:
-        """Look, and tell who has to know. A bundle that can't be read is logged, once."""
+    async def refresh(self, *, anew: bool = False) -> None:
+        """Look, and tell who has to know. A bundle that can't be read is logged, once.
+
+        Args:
+            anew: read the bundles, even where their files look as they did.
+        """
         if self.sites == []:
             return
-        anew, self._anew = self._anew, False
         number = next(self._looks)
         try:
             found = await this.in_thread(self._look, anew)
@@ -55,19 +54,6 @@ class _Lookout:
         if self.versions.replace(found) and self.versions.watched:
             logger.info("clients are told of another version of their bundle")
 
-    def heed_sighup(self) -> None:
-        """Have SIGHUP mean: read the bundles. Only in a server process that has bundles.
-
-        A web worker's SIGHUP is its own server's affair.
-        """
-        if not self.sites or threading.current_thread() is not threading.main_thread():
-            return
-        if signal.getsignal(signal.SIGHUP) != self._on_sighup:
-            signal.signal(signal.SIGHUP, self._on_sighup)
-
-    def _on_sighup(self, number: int, frame: FrameType | None) -> None:
-        self._anew = True
-
 
 _lookout = _Lookout()
 
@@ -77,15 +63,19 @@ async def client_versions(handle: Handle, app_id: str | None = None) -> None:
     """The versions of the bundle that a client is of; of nothing, if it is of none of this project's."""
     # A page may have been loaded just after its bundle changed: what it is told must not be older.
     await _lookout.refresh()
-    _lookout.heed_sighup()
     _lookout.versions.watch(handle, app_id)
     handle.ready()
+
+
+@API.on_reload
+async def read_anew() -> None:
+    """Called at SIGHUP, as in Meteor."""
+    await _lookout.refresh(anew=True)
 
 
 async def look_for_new_versions() -> None:
     """Called every `LOOK_SECONDS` in each server process."""
     await _lookout.refresh()
-    _lookout.heed_sighup()
 
 
 API.every(LOOK_SECONDS, look_for_new_versions)

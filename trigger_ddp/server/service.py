@@ -122,13 +122,25 @@ class Service:
         while True:
             await trio.sleep(seconds)
             try:
-                if inspect.iscoroutinefunction(function):
-                    with this.bound(in_thread=self.workers.run):
-                        await function()
-                else:
-                    await self.patiently(lambda: self.workers.run(function))
+                await self._call(function)
             except Exception:
                 logger.exception("%r, called every %g s, failed", function, seconds)
+
+    async def reload(self) -> None:
+        """Call what `API.on_reload` registered, one after the other. What they raise is logged."""
+        for callback in API.reload_hook.callbacks:
+            try:
+                await self._call(callback)
+            except Exception:
+                logger.exception("%r, called to reload, failed", callback)
+
+    async def _call(self, function: Callable[[], object]) -> None:
+        """Call a function of the application: an async one here, another on a worker thread."""
+        if inspect.iscoroutinefunction(function):
+            with this.bound(in_thread=self.workers.run):
+                await function()
+        else:
+            await self.patiently(lambda: self.workers.run(function))
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
