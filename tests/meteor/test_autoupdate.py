@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from django.test import override_settings
 from django.urls import include, path, re_path
 
 from tests.ddp import DDPClient
 from tests.meteor import bundles
 from tests.serving import Server
+from trigger_ddp.api import API, this
 from trigger_ddp.meteor.autoupdate import ClientVersions, documents, read
 from trigger_ddp.meteor.discovery import check_bundles, sites
 from trigger_ddp.meteor.views import MeteorView
+
+with API.restored():  # the tests' own process has no such app
+    from trigger_ddp.meteor.ddp import _Lookout
 
 NAME = COLLECTION = "meteor_autoupdate_clientVersions"
 
@@ -265,3 +271,30 @@ def test_bundles_that_cannot_be_told_apart(two: tuple[Path, Path]) -> None:
         assert read(sites()) == {None: {}}
     with override_settings(ROOT_URLCONF=urls(*patterns[:1])):
         assert len(read(sites())[None]) == 6
+
+
+def test_an_older_look_that_takes_longer_is_dropped() -> None:
+    """To tell an older version after a newer one would make clients reload twice."""
+
+    async def main() -> None:
+        lookout, answers = _Lookout(), {1: trio.Event(), 2: trio.Event()}
+        lookout.sites = [None]  # type: ignore[list-item]
+
+        async def in_thread(function: Any, *arguments: Any) -> Any:
+            number = numbers.pop(0)
+            await answers[number].wait()
+            return {None: {"a": {"n": number}}}
+
+        numbers, told = [1, 2], watching(lookout.versions, None)
+        with this.bound(in_thread=in_thread):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lookout.refresh)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(lookout.refresh)
+                await trio.testing.wait_all_tasks_blocked()
+                answers[2].set()
+                await trio.testing.wait_all_tasks_blocked()
+                answers[1].set()
+        assert told.take() == [("added", "a", {"n": 2})]
+
+    trio.run(main)

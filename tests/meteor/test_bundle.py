@@ -133,3 +133,18 @@ def test_a_bundle_that_never_was(tmp_path: Path) -> None:
         shelf.current(tmp_path / "star.json")
     star = bundles.write(tmp_path)
     assert shelf.current(tmp_path / "star.json") == read(star)
+
+
+def test_a_bundle_that_changes_while_it_is_read(
+    star: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = shelf.current(star)
+    other = read(bundles.write(tmp_path / "other", program="1"))
+    bundles.write(star.parent, program="2")
+    answers = iter([first, other])
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf, "read", lambda path: next(answers))
+        assert shelf.current(star) is first
+    assert "is being written" in caplog.text
+    bundles.write(star.parent, program="3")
+    assert shelf.current(star) == read(star)

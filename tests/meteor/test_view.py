@@ -301,6 +301,57 @@ def test_head_has_no_body(site: Site) -> None:
     assert site.request("head", "/books").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "content", "told"),
+    [
+        ("bytes=0-0", 206, "b", "bytes 0-0/5"),
+        ("bytes=1-2", 206, "ee", "bytes 1-2/5"),
+        ("bytes=2-", 206, "ep\n", "bytes 2-4/5"),
+        ("bytes=-2", 206, "p\n", "bytes 3-4/5"),
+        ("bytes=-99", 206, "beep\n", "bytes 0-4/5"),
+        ("bytes=0-99", 206, "beep\n", "bytes 0-4/5"),
+        ("bytes=5-", 416, "", "bytes */5"),
+        ("bytes=-0", 416, "", "bytes */5"),
+        ("bytes=2-1", 200, "beep\n", None),
+        ("bytes=-", 200, "beep\n", None),
+        ("bytes=0-0,2-2", 200, "beep\n", None),
+        ("bytes=a-b", 200, "beep\n", None),
+        ("lines=0-0", 200, "beep\n", None),
+        (f"bytes=0-{'9' * 19}", 200, "beep\n", None),
+    ],
+)
+def test_a_part_of_a_file(site: Site, asked: str, status: int, content: str, told: str | None) -> None:
+    response = site.get("/robots%20of%20mars.txt", headers={"range": asked})
+    assert (response.status_code, body(response), response.get("Content-Range")) == (status, content, told)
+    if status != 416:
+        assert int(response["Content-Length"]) == len(content)
+        assert response["Accept-Ranges"] == "bytes"
+
+
+def test_a_part_of_an_older_file(site: Site) -> None:
+    etag = site.get("/robots%20of%20mars.txt")["ETag"]
+    for version, status in ((etag, 206), ('"older"', 200), ("Tue, 01 Jan 2030 00:00:00 GMT", 200)):
+        asked = {"range": "bytes=0-0", "if-range": version}
+        assert site.get("/robots%20of%20mars.txt", headers=asked).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("a.png", "image/png"), ("a.svg", "image/svg+xml"), ("a.html", "text/html; charset=UTF-8"),
+        ("a.tar.gz", "application/gzip"), ("a.unknown", "application/octet-stream"),
+    ],
+)  # fmt: skip
+def test_types_of_assets(site: Site, name: str, content_type: str) -> None:
+    program = site.star.parent / "programs/web.browser"
+    content = json.loads((program / "program.json").read_text())
+    content["manifest"].append({"path": f"app/{name}", "where": "client", "type": "asset", "url": f"/{name}"})
+    (program / "app" / name).write_text("x")
+    (program / "program.json").write_text(json.dumps(content))
+    response = site.get(f"/{name}")
+    assert (body(response), response["Content-Type"], "ETag" in response) == ("x", content_type, False)
+
+
 def test_what_is_missing(site: Site) -> None:
     for path in ("/favicon.ico", "/robots.txt", "/app.manifest", "/sockjs/info", "/sockjs/1/2/websocket"):
         assert site.get(path).status_code == 404

@@ -8,6 +8,7 @@ General layout:
     environment   METEOR_SETTINGS and METEOR_PUBLIC_ENVS, from Django's settings, the environment and the view
     boilerplate   the page that loads a program, and its runtime configuration
     modules       the sources of modules that a client imports when it needs them
+    files         a file of the bundle as an answer, or a part of one
     views         MeteorView, which serves all this
     discovery     the MeteorViews that the project's urls have
     autoupdate    the documents by which clients learn of a new version

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import mimetypes
 import os
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig
-from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
-from django.utils.cache import get_conditional_response, patch_vary_headers
+from django.utils.cache import patch_vary_headers
 from django.views.generic import View
 
 from trigger_ddp.conf import settings
-from trigger_ddp.meteor import browsers, environment, modules, shelf
+from trigger_ddp.meteor import browsers, environment, files, modules, shelf
 from trigger_ddp.meteor.boilerplate import CONFIG_PATH, Page, config_script, runtime_config, told
 from trigger_ddp.meteor.bundle import Bundle, File, Program
 
@@ -32,16 +30,7 @@ IMPORTS_PATH = "/__meteor__/dynamic-import/fetch"
 #: What is not answered with a page, although a bundle may lack it.
 NO_PAGES = frozenset({"/favicon.ico", "/robots.txt", "/app.manifest"})
 
-_YEAR = 365 * 24 * 60 * 60
 _ALLOW = "OPTIONS, GET, HEAD"
-_JAVASCRIPT = "application/javascript; charset=UTF-8"
-_TYPES = {
-    "js": _JAVASCRIPT,
-    "dynamic js": _JAVASCRIPT,
-    "css": "text/css; charset=UTF-8",
-    "json": "application/json; charset=UTF-8",
-    "map": "application/json; charset=UTF-8",
-}
 
 
 class MeteorView(View):
@@ -134,7 +123,7 @@ class MeteorView(View):
         if program is not None:
             if rest == CONFIG_PATH and not self.inline_scripts_allowed:
                 script = config_script(self._config(request, bundle, program, path))
-                return self._allowed(request) or _text(script, _JAVASCRIPT)
+                return self._allowed(request) or _text(script, files.JAVASCRIPT)
             if (manifest := self._manifest(bundle, program, whole, rest)) is not None:
                 return self._allowed(request) or manifest
             if (file := _find(bundle, program, whole, rest)) is not None:
@@ -195,7 +184,7 @@ class MeteorView(View):
     def _page(self, request: HttpRequest, bundle: Bundle, program: Program | None, path: str) -> HttpResponse:
         if request.GET.get("meteor_css_resource"):
             # The client looks for this rule to learn that its styles are those of an older version.
-            return _text(".meteor-css-not-found-error { width: 0px;}", _TYPES["css"])
+            return _text(".meteor-css-not-found-error { width: 0px;}", files.CSS)
         asks_for_file = request.GET.get("meteor_js_resource") or request.GET.get("meteor_dont_serve_index")
         if asks_for_file or program is None:
             return _text("404 Not Found", status=404)
@@ -231,28 +220,17 @@ class MeteorView(View):
             "hmrVersion": program.hmr_version,
         }
         present = {name: value for name, value in manifest.items() if value is not None}
-        response = _text(json.dumps(present), _TYPES["json"])
+        response = _text(json.dumps(present), files.JSON)
         response["ETag"] = f'"{versions.version}"'
         response["Access-Control-Allow-Origin"] = "*"
         return response
 
     def _file(self, request: HttpRequest, file: File, path: str) -> HttpResponseBase:
-        etag = f'"{file.hash}"' if file.hash else None
-        unchanged = get_conditional_response(request, etag=etag) if etag else None
         try:
-            response = _open(request, file) if unchanged is None else unchanged
+            return files.respond(request, file, self._prefix(request, path))
         except OSError as error:
             logger.warning("a file of the bundle can't be read: %s", error)
             return _text("404 Not Found", status=404)
-        response["Cache-Control"] = f"public, max-age={_YEAR if file.cacheable else 0}"
-        if file.cacheable:
-            patch_vary_headers(response, ["User-Agent"])
-        if etag:
-            response["ETag"] = etag
-        if file.source_map_url:
-            for name in ("X-SourceMap", "SourceMap"):
-                response[name] = self._prefix(request, path) + file.source_map_url
-        return response
 
     def _modules(self, request: HttpRequest) -> HttpResponse:
         """The modules that a client imports on demand; from any site, as in Meteor."""
@@ -290,27 +268,6 @@ def _find(bundle: Bundle, program: Program, whole: str, rest: str) -> File | Non
             if path in candidate.files:
                 return candidate.files[path]
     return None
-
-
-def _open(request: HttpRequest, file: File) -> HttpResponseBase:
-    """Raises: OSError, the file is not there any more."""
-    content_type = _content_type(file)
-    stream = file.open()
-    if request.method == "HEAD":
-        with stream:
-            size = os.fstat(stream.fileno()).st_size
-        return HttpResponse(content_type=content_type, headers={"Content-Length": str(size)})
-    return FileResponse(stream, content_type=content_type)
-
-
-def _content_type(file: File) -> str:
-    if file.type in _TYPES:
-        return _TYPES[file.type]
-    guessed, encoding = mimetypes.guess_type(Path(file.path).name)
-    if encoding is not None:
-        guessed = {"gzip": "application/gzip", "bzip2": "application/x-bzip"}.get(encoding)
-    guessed = guessed or "application/octet-stream"
-    return f"{guessed}; charset=UTF-8" if guessed.startswith("text/") else guessed
 
 
 def _text(
