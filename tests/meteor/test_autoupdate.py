@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from django.conf import settings as django_settings
 from django.test import override_settings
 from django.urls import include, path, re_path
 
@@ -186,6 +187,22 @@ def test_views_are_found_wherever_they_are(star: Path) -> None:
     cdn = MeteorView.as_view(json_path=star, bundled_js_css_prefix="https://cdn.example")
     with override_settings(ROOT_URLCONF=urls(re_path("^app/(?P<path>.*)$", cdn))):
         assert sites()[0].files_prefix == "https://cdn.example"
+
+
+def test_a_project_may_have_no_urls() -> None:
+    with override_settings(ROOT_URLCONF=None):
+        assert sites() == []
+        del django_settings.ROOT_URLCONF
+        assert sites() == check_bundles() == []
+
+
+def test_a_site_may_be_below_what_the_web_server_takes_off(star: Path) -> None:
+    view = MeteorView.as_view(json_path=star)
+    with override_settings(ROOT_URLCONF=urls(re_path("^b/(?P<path>.*)$", view)), FORCE_SCRIPT_NAME="/a/"):
+        assert sites()[0].files_prefix == "/a/b"
+    view = MeteorView.as_view(json_path=star, root_url_path_prefix="/c/")
+    with override_settings(ROOT_URLCONF=urls(re_path("^b/(?P<path>.*)$", view))):
+        assert sites()[0].files_prefix == "/c"
 
 
 def test_the_check(two: tuple[Path, Path], tmp_path: Path) -> None:

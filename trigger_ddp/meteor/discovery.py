@@ -41,6 +41,8 @@ def sites() -> list[Site]:
         ImproperlyConfigured: the settings of one of them are wrong.
         Exception: whatever importing the urls raises.
     """
+    if not getattr(django_settings, "ROOT_URLCONF", None):
+        return []  # a project without a web side
     script_name = django_settings.FORCE_SCRIPT_NAME or ""
     return [
         _site(callback, f"{script_name.rstrip('/')}/{route}")
