@@ -196,6 +196,7 @@ async def _main(
             application = Application(
                 on_connection=opener(service),
                 handler=options.handler,
+                forwarded_count=conf.forwarded_count,
                 limits=Limits(
                     max_message_bytes=conf.max_message_bytes,
                     outbox_bytes=conf.outbox_bytes,
