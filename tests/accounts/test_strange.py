@@ -215,7 +215,11 @@ def test_a_user_that_the_application_has_set_has_no_token(project: Project, conn
     assert list(client.documents["users"]) == [key]
     assert error(client.call("getNewToken")) == ("Invalid login token", None)
     ok(client.call("logout"))
-    assert project.db.psql("SELECT count(*) FROM trigger_ddp_accounts_logintoken").strip() == "1"
+    sign_up(client, project, "bob")
+    ok(client.call("become", key))  # what bob's token is worth, it is worth for bob
+    assert error(client.call("getNewToken")) == ("Invalid login token", None)
+    ok(client.call("logout"))
+    assert project.db.psql("SELECT count(*) FROM trigger_ddp_accounts_logintoken").strip() == "2"
 
 
 def test_an_account_begun_by_mail(project: Project) -> None:
@@ -227,6 +231,50 @@ def test_an_account_begun_by_mail(project: Project) -> None:
         [document] = client.documents["users"].values()
         assert document["emails"] == [{"address": "ann@x.org", "verified": True}]
         ok(client.call("login", {"user": {"email": "ann@x.org"}, "password": PASSWORD}))
+
+
+@only_django
+def test_links_are_good_for_one_thing_once(project: Project) -> None:
+    server = project.serve(DDP_SEND_VERIFICATION_EMAIL="true")  # noqa: F811
+
+    def call(*call: Any) -> dict[str, Any]:
+        with DDPClient(server.url) as client:
+            return client.call(*call)
+
+    with DDPClient(server.url) as client:
+        sign_up(client, project)
+    verifies = project.link()
+    assert error(call("resetPassword", verifies, digest("x"))) == (403, "Token expired")
+    project.db.psql("UPDATE auth_user SET email = 'new@x.org'")
+    unknown = (403, "Verify email link is for unknown address")
+    assert error(call("verifyEmail", verifies)) == unknown
+    project.db.psql("UPDATE auth_user SET email = 'ann@x.org'")
+    ok(call("forgotPassword", {"email": "ann@x.org"}))
+    resets = project.link()
+
+    project.db.psql("UPDATE auth_user SET is_active = false")
+    before = project.db.psql("SELECT password FROM auth_user")
+    assert error(call("resetPassword", resets, digest("x"))) == (403, "Token expired")
+    assert error(call("verifyEmail", verifies)) == (403, "Login forbidden")
+    assert error(call("forgotPassword", {"email": "ann@x.org"})) == AMBIGUOUS
+    assert project.db.psql("SELECT password FROM auth_user") == before
+    assert len(project.mails()) == 2
+    project.db.psql("UPDATE auth_user SET is_active = true")
+
+    gate, answers = threading.Barrier(4), []
+
+    def reset() -> None:
+        with DDPClient(server.url) as client:
+            gate.wait(20)
+            answers.append(client.call("resetPassword", resets, digest("x")))
+
+    threads = [threading.Thread(target=reset) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted("result" in answer for answer in answers) == [False] * 3 + [True]
+    assert {error(answer) for answer in answers if "error" in answer} == {(403, "Token expired")}
 
 
 @pytest.mark.parametrize("users", ["member"], indirect=True)

@@ -177,6 +177,16 @@ def test_what_is_no_id_is_no_document(ann: User, key: str) -> None:
             assert call("remove", key) == 0, number
 
 
+@pytest.mark.parametrize("spelling", [" {}", "0{}", "+{}", "{}_0"])
+def test_an_id_is_spelled_as_clients_know_it(ann: User, spelling: str) -> None:
+    register(Tag)
+    Tag.objects.create(pk=10, name="a")
+    key = str(Tag.objects.create(pk=1, name="b").pk)
+    assert call("remove", spelling.format(key)) == 0
+    assert call("update", spelling.format(key), {"$set": {"name": "c"}}) == 0
+    assert set(Tag.objects.values_list("name", flat=True)) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     "modifier", [{}, {"name": "b"}, {"$inc": {"name": 1}}, {"$set": {"name": "b"}, "$push": {"name": "c"}}]
 )

@@ -120,6 +120,8 @@ def attempt(method_name: str, kind: str, identify: Callable[[], Any]) -> dict[st
         if attempt.error is not None:
             raise attempt.error
         with transaction.atomic():
+            if kind == "password":
+                _keep_password(attempt.user)
             result = _log_in(attempt.user, token, row)
     except Exception as error:
         attempt.error = error
@@ -133,7 +135,6 @@ def attempt(method_name: str, kind: str, identify: Callable[[], Any]) -> dict[st
 
 def _log_in(user: Any, token: str | None, row: LoginToken | None) -> dict[str, Any]:
     if token is None or row is None:
-        _keep_password(user)
         token, row = tokens.issue(user)
     # Before the connection knows its user: what receivers write into the user's row is no news to it then.
     user_logged_in.send(sender=type(user), request=request_of(this.connection), user=user)
