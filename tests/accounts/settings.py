@@ -24,6 +24,8 @@ PASSWORD_HASHERS = [
     "tests.accounts.hashers.Quick",
     "tests.accounts.hashers.QuickDjango",
 ]
+if "TDDP_DJANGO_FIRST" in os.environ:
+    PASSWORD_HASHERS.reverse()
 AUTHENTICATION_BACKENDS = [
     "django.contrib.auth.backends.ModelBackend",
     "tests.accounts.app.directory.Directory",

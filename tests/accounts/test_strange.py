@@ -198,6 +198,22 @@ def test_profiles_have_all_that_ejson_has(project: Project, connect: Connect) ->
 
 
 @only_django
+def test_a_text_upgrades_although_the_project_prefers_another_hasher(project: Project) -> None:
+    project.python(
+        "from django.contrib.auth.models import User; from django.contrib.auth.hashers import make_password; "
+        f"User.objects.create(username='ann', password=make_password({PASSWORD!r}, hasher='pbkdf2_sha256'))"
+    )
+    options = {"user": {"username": "ann"}, "password": digest(PASSWORD)}
+    with DDPClient(project.serve(TDDP_DJANGO_FIRST="1").url) as client:
+        assert error(client.call("login", options)) == AMBIGUOUS
+        for _ in range(2):
+            ok(client.call("login", {**options, "password": PASSWORD}))
+            ok(client.call("login", options))
+    warned = project.manage("check", TDDP_DJANGO_FIRST="1").stderr
+    assert "trigger_ddp.W201" in warned
+
+
+@only_django
 def test_of_others_a_publication_may_show_the_names_alone(project: Project, connect: Connect) -> None:  # noqa: F811
     key = sign_up(connect(), project)["id"]
     client = connect()

@@ -18,7 +18,7 @@ import h11
 import trio
 
 from trigger_ddp.protocol.frames import Wire
-from trigger_ddp.server import sockets, sockjs, websocket
+from trigger_ddp.server import forwarded, sockets, sockjs, websocket
 from trigger_ddp.server.exchange import Handler, Request, Response, not_allowed, not_found
 from trigger_ddp.server.websocket import Connection, Limits
 
@@ -52,11 +52,13 @@ class Application:
         on_connection: runs the whole DDP session of one WebSocket; the connection is closed when it returns.
         handler: answers plain requests for paths that are not the server's own; None: they are not found.
         limits: what one WebSocket client may take up.
+        forwarded_count: how many proxies stand before the server, see `forwarded`.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]]
     handler: Handler | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    forwarded_count: int = 0
 
 
 async def serve_stream(stream: trio.abc.Stream, app: Application) -> None:
@@ -157,11 +159,18 @@ class _Conversation:
             client_address=self._address,
             client_port=self._port,
         )
+        if self._app.forwarded_count:
+            request = self._forwarded(request)
         with trio.move_on_after(BODY_SECONDS) as waiting:
             body = await self._read_body()
         if waiting.cancelled_caught:
             raise _Refused(Response.text(408, "408 Request Timeout\n"))
         return dataclasses.replace(request, body=body) if body else request
+
+    def _forwarded(self, request: Request) -> Request:
+        address = forwarded.client_address(request.http_headers, self._address, self._app.forwarded_count)
+        port = self._port if address == self._address else None
+        return dataclasses.replace(request, client_address=address, client_port=port)
 
     async def _read_body(self) -> bytes:
         body = bytearray()
