@@ -139,6 +139,10 @@ def test_values_that_cannot_be_decoded_are_a_parse_error(message):
         ({"msg": "method", "id": "1", "method": "m", "params": "x"}, "Malformed method invocation"),
         ({"msg": "method", "id": "1", "method": "m", "randomSeed": 7}, "Malformed method invocation"),
         ({"msg": "method", "id": "1", "method": "m", "randomSeed": None}, "Malformed method invocation"),
+        (
+            {"msg": "method", "id": "1", "method": "m", "randomSeed": "x" * 1001},
+            "Malformed method invocation",
+        ),
         ({"msg": "dance"}, "Bad request"),
         ({"msg": 7}, "Bad request"),
         ({"msg": ["sub"]}, "Bad request"),

@@ -184,7 +184,7 @@ class Accounts(APIMixin):
         if not check_password(old, user.password):
             raise refusal("Incorrect password")
         _set_password(user, new)
-        MailToken.objects.filter(user=user, purpose=MailToken.Purpose.RESET).delete()
+        MailToken.objects.filter(user=user).exclude(purpose=MailToken.Purpose.VERIFY).delete()
         _remove_other_tokens()
         signals.password_changed.send(sender=__name__, request=login.request_of(this.connection), user=user)
         return {"passwordChanged": True}
@@ -287,7 +287,7 @@ def _reset_password(token: str, password: str) -> Any:
         user = row.user
         _set_password(user, password)
         verify_address(user, row.address)
-        MailToken.objects.filter(user=user).exclude(purpose=MailToken.Purpose.VERIFY).delete()
+        MailToken.objects.filter(user=user).delete()  # also what verifies: that logs in, too
         if this.user_id == user.pk:
             this.set_user_id(None)  # or the loss of its token would close this connection, too
         tokens.forget_logins(user)
