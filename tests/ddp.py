@@ -133,6 +133,7 @@ class DDPClient:
                         self._news.notify_all()
         except ConnectionClosed:
             pass  # `closed` and `socket.close_code` tell
+        self.socket.close()  # the last message may come before the end of the closing, and its code
         except (AssertionError, ValueError) as broken:
             self.violations.append(f"broken framing: {broken!r}")
         finally:
