@@ -133,10 +133,10 @@ class DDPClient:
                         self._news.notify_all()
         except ConnectionClosed:
             pass  # `closed` and `socket.close_code` tell
-        self.socket.close()  # the last message may come before the end of the closing, and its code
         except (AssertionError, ValueError) as broken:
             self.violations.append(f"broken framing: {broken!r}")
         finally:
+            self.socket.close()  # the last message may come before the end of the closing, and its code
             with self._news:
                 self.closed = True
                 self._news.notify_all()
