@@ -35,7 +35,8 @@ class SockJSSocket:
 
     Attributes:
         session: its path on the server.
-        close_code, close_reason: what the server closed it with, or None and nothing.
+        close_code, close_reason: what the server closed it with; None and nothing while it is open, and 1006
+            if it was cut.
         responses: number of responses by which it received.
     """
 
@@ -129,8 +130,8 @@ class SockJSSocket:
                             yield frame
                             return
                         yield frame
-        except (OSError, http.client.HTTPException):
-            pass  # cut, by either side
+        except (OSError, http.client.HTTPException):  # cut, by either side
+            self.close_code = 1006
         finally:
             self._receiver.close()
 
