@@ -133,7 +133,7 @@ class DDPClient:
         self._reader.start()
         if handshake:
             self.send(msg="connect", version=version, support=[version])
-            self.wait_for(lambda m: m["msg"] == "connected")
+            self.wait_for(lambda m: m.get("msg") == "connected")
 
     def __enter__(self) -> Self:
         return self
@@ -155,15 +155,15 @@ class DDPClient:
                         self._news.notify_all()
         except ConnectionClosed:
             pass  # `closed` and `socket.close_code` tell
-        except AssertionError as broken:
-            self.violations.append(f"broken framing: {broken}")
+        except (AssertionError, ValueError) as broken:
+            self.violations.append(f"broken framing: {broken!r}")
         finally:
             with self._news:
                 self.closed = True
                 self._news.notify_all()
 
     def _note(self, message: dict[str, Any]) -> None:
-        kind = message["msg"]
+        kind = message.get("msg")  # some servers greet with an object that has none
         if kind == "ping" and self._answer_pings:
             with contextlib.suppress(ConnectionClosed):
                 self.send(msg="pong", **({"id": message["id"]} if "id" in message else {}))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parent.parent
-READY = r"listening on (http://(\S+):(\d+))"
+READY = r"listening on (https?://(\S+):(\d+))"
 TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|^Traceback")
 START_SECONDS = 60
 STOP_SECONDS = 30

@@ -48,6 +48,15 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         help="install triggers that are missing or out of date instead of refusing to start",
     )
     parser.add_argument(
+        "--certfile",
+        metavar="PEM",
+        help="serve TLS (https:, wss:) with this certificate and those above it; read again at SIGHUP",
+    )
+    parser.add_argument("--keyfile", metavar="PEM", help="its private key, if that is in another file")
+    parser.add_argument(
+        "--ca-certs", metavar="PEM", help="refuse clients without a certificate that one of these has signed"
+    )
+    parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
@@ -61,7 +70,15 @@ def serve(options: argparse.Namespace) -> int:
 
     logs.configure(options.verbosity, options.log_format)
     try:
-        run.serve(run.Options(options.bind or [DEFAULT_BIND], install_triggers=options.install_triggers))
+        run.serve(
+            run.Options(
+                options.bind or [DEFAULT_BIND],
+                install_triggers=options.install_triggers,
+                certfile=options.certfile,
+                keyfile=options.keyfile,
+                ca_certs=options.ca_certs,
+            )
+        )
     except ConfigurationError as error:
         return fail(str(error))
     return 0

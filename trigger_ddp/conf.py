@@ -41,6 +41,12 @@ class Settings:
     evaluation_threads: int = _setting(
         4, "threads that ask the database for live queries, each with a connection of its own", least=1
     )
+    forwarded_count: int = _setting(
+        0,
+        "proxies before the server that append to X-Forwarded-For: a client's address is that many from the "
+        "right of it, and everything left of that is not believed",
+        least=0,
+    )
     heartbeat_interval: float = _setting(
         15.0, "seconds of silence after which a client is sent a DDP ping; 0 turns pings off", least=0
     )

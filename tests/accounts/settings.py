@@ -1,9 +1,9 @@
-"""A project with accounts. TDDP_USERS=custom gives it a user model of its own, unlike Django's."""
+"""A project with accounts. TDDP_USERS=custom or member gives it a user model of its own, unlike Django's."""
 
 import json
 import os
 
-CUSTOM = os.environ.get("TDDP_USERS") == "custom"
+CUSTOM = {"custom": "people.Person", "member": "people.Member"}.get(os.environ.get("TDDP_USERS", ""))
 
 SECRET_KEY = "tests only"
 DEBUG = False
@@ -19,11 +19,13 @@ INSTALLED_APPS = [
     "tests.accounts.app",
 ]
 if CUSTOM:
-    AUTH_USER_MODEL = "people.Person"
+    AUTH_USER_MODEL = CUSTOM
 PASSWORD_HASHERS = [
-    "trigger_ddp.accounts.hashers.MeteorPBKDF2PasswordHasher",
-    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+    "tests.accounts.hashers.Quick",
+    "tests.accounts.hashers.QuickDjango",
 ]
+if "TDDP_DJANGO_FIRST" in os.environ:
+    PASSWORD_HASHERS.reverse()
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"

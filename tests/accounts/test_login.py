@@ -1,4 +1,4 @@
-"""Logging in and out, as WIRE's facts 34 and 37 to 40 and Meteor's accounts packages have it."""
+"""Logging in and out, as Meteor's accounts packages have it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_new_user_is_logged_in_and_comes_back(project: Project, connect: Calla
     assert document["emails"] == [{"address": "ann@x.org", "verified": False}]
     assert document.get("username") == ("ann" if project.users == "django" else None)
     assert set(document) <= {"username", "emails", "profile", "createdAt", "permissions"}
-    # The document comes before the result (fact 34).
+    # The document comes before the result.
     kinds = [m["msg"] for m in client.messages if m["msg"] in ("added", "result")]
     assert kinds[:2] == ["added", "result"]
 

@@ -4,7 +4,8 @@ A conversation is a list of steps. Clients have names; "me" is who speaks if a s
 first step nobody is connected. Each step that looks at messages looks at the next ones that its client got,
 none left out but:
 
-- the server's pings, unless the client was opened to see them;
+- the server's pings, and objects without ``msg``, which DDP lets a server send at first, unless the client
+  was opened to see them;
 - documents of collections that the conversation ignores: those of users and of universal publications, if it
   does not say otherwise;
 - an ``updated`` of several methods counts as one for each.
@@ -23,6 +24,8 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
+
+from websockets.exceptions import WebSocketException
 
 from tests.conformance.patterns import ID, UNMISTAKABLE, Capture, Mismatch, Var, Variables, filled, match
 from tests.ddp import DDPClient, RawWire, SockJSHTTPWire, SockJSWire
@@ -45,11 +48,13 @@ class Open:
     Args:
         resuming: the client's documents stay, as of one that resumes its session.
         pings: the server's pings are not answered, and are messages to be expected.
+        greetings: so are objects without ``msg``.
     """
 
     by: str = "me"
     resuming: bool = False
     pings: bool = False
+    greetings: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,8 +323,11 @@ class Failed(Exception):
 class Speaker:
     """One client of a conversation: what it was told, and how far that was looked at."""
 
-    def __init__(self, client: DDPClient, *, pings: bool, before: int = 0) -> None:
+    def __init__(
+        self, client: DDPClient, *, pings: bool = False, greetings: bool = False, before: int = 0
+    ) -> None:
         self.client = client
+        self.greetings = greetings
         self._before = before  # messages that it got in this session before it resumed it
         self.pings = pings
         self._taken = 0
@@ -327,7 +335,9 @@ class Speaker:
 
     @property
     def received(self) -> int:
-        return self._before + sum(message["msg"] not in ("ping", "pong") for message in self.client.messages)
+        return self._before + sum(
+            message.get("msg") not in (None, "ping", "pong") for message in self.client.messages
+        )
 
     def next(self, seconds: float, ignoring: frozenset[str]) -> Message | None:
         """The next message that counts, waited for."""
@@ -340,7 +350,8 @@ class Speaker:
             if kind == "updated" and isinstance(message.get("methods"), list):
                 self._updated = list(message["methods"])
             elif not (
-                (kind == "ping" and not self.pings)
+                (kind is None and not self.greetings)
+                or (kind == "ping" and not self.pings)
                 or (kind in ("added", "changed", "removed") and message.get("collection") in ignoring)
             ):
                 return message
@@ -380,12 +391,12 @@ class Run:
             for step in self._conversation.steps:
                 self._do(step)
             self._end()
-        except (Mismatch, OSError, EOFError) as wrong:
+        except (Mismatch, OSError, WebSocketException) as wrong:
             text = "\n".join(self.transcript)
             raise Failed(f"{self._conversation}: {wrong}\n{text}") from wrong
         finally:
             for speaker in self._all:
-                with contextlib.suppress(OSError, EOFError):
+                with contextlib.suppress(OSError, WebSocketException):
                     speaker.client.close()
 
     def _end(self) -> None:
@@ -437,7 +448,10 @@ class Run:
             self._url, handshake=False, wire=self._wire(), documents=documents, answer_pings=not step.pings
         )
         self._speakers[step.by] = speaker = Speaker(
-            client, pings=step.pings, before=0 if resumed is None else resumed.received
+            client,
+            pings=step.pings,
+            greetings=step.greetings,
+            before=0 if resumed is None else resumed.received,
         )
         self._all.append(speaker)
         self._note(step.by, "opens")
@@ -446,7 +460,7 @@ class Run:
         self._note(by, f"→ {text}")
         try:
             self._speakers[by].client.send_text(text)
-        except Exception as error:
+        except WebSocketException as error:
             raise Mismatch(f"{by} can't send: {error}") from error
 
     def _take(self, by: str, patterns: list[Any], within: float | None = None) -> int:

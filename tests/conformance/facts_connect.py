@@ -78,7 +78,7 @@ def _fresh(headers: Any, text: str) -> bool:
 CONVERSATIONS = [
     conversation(
         "fact_01_nothing_is_sent_before_the_client_speaks",
-        Open(),
+        Open(greetings=True),
         # What answers this shows that nothing stood before it.
         say("unsub", id="x"),
         expect(Has({"msg": "error", "reason": "Must connect first"})),

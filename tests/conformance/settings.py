@@ -14,7 +14,7 @@ INSTALLED_APPS = [
     "trigger_ddp.accounts",
     "tests.conformance.app",
 ]
-PASSWORD_HASHERS = ["trigger_ddp.accounts.hashers.MeteorPBKDF2PasswordHasher"]
+PASSWORD_HASHERS = ["tests.conformance.app.hashers.QuickHasher"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",

@@ -22,14 +22,17 @@ from trigger_ddp.accounts.profile import modified
 from trigger_ddp.accounts.users import (
     account_of,
     document,
+    email_field,
     email_of,
     find,
     make,
     refusal,
+    username_field,
     validation_told,
     verify_address,
 )
 from trigger_ddp.api import API, APIMixin, Collection, Publication, api_endpoint, this
+from trigger_ddp.api.documents import Serializer
 from trigger_ddp.conf import settings
 from trigger_ddp.errors import MeteorError
 
@@ -319,6 +322,23 @@ def _read_by_documents() -> list[Any]:
     return relations
 
 
+class _AllBut(frozenset[str]):
+    """The names that are not in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return not super().__contains__(name)
+
+
+class UserSerializer(Serializer):
+    """Understands ``only("username")`` and the like: what is made of a column stands or falls with it."""
+
+    def __init__(self, collection: Any, model: Any, only: Any = None) -> None:
+        super().__init__(collection, model, only)
+        if only is not None:
+            made_of = {"username": username_field(), "emails": email_field(), "createdAt": "date_joined"}
+            self.hidden = _AllBut(name for name, column in made_of.items() if column in only)
+
+
 class Users(Collection):
     """Users as Meteor's clients know them; see `users.document` for what of them."""
 
@@ -330,6 +350,7 @@ class Users(Collection):
         for field in (*get_user_model()._meta.concrete_fields, *get_user_model()._meta.many_to_many)
     )
     depends_on = _read_by_documents()
+    serializer_class = UserSerializer
 
     def serialize(self, obj: Any, meteor_ids: Any = None) -> dict[str, Any]:
         """Nothing of the row but what `users.document` tells."""

@@ -199,8 +199,6 @@ def document(user: Any) -> dict[str, Any]:
         ``username``, ``emails``, ``profile``, ``createdAt`` and ``permissions``, as far as there are any, and
         what the application adds by `hooks.extend_user_document`.
     """
-    if deferred := user.get_deferred_fields():
-        return _partial_document(user, deferred)
     account = getattr(user, "ddp_account", None)
     fields: dict[str, Any] = {}
     name_field, email = username_field(), email_of(user)
@@ -221,19 +219,6 @@ def document(user: Any) -> dict[str, Any]:
         fields["permissions"] = sorted(user.get_all_permissions())
     for function in hooks.registry.documents:
         fields.update(function(user))
-    return fields
-
-
-def _partial_document(user: Any, deferred: set[str]) -> dict[str, Any]:
-    """Of a queryset with ``only()`` or ``defer()``: the name and the date of joining, if they are loaded."""
-    name = username_field()
-    fields = {}
-    if name is not None and name not in deferred:
-        fields["username"] = getattr(user, name)
-    if "date_joined" not in deferred and isinstance(
-        joined := getattr(user, "date_joined", None), datetime.datetime
-    ):
-        fields["createdAt"] = joined
     return fields
 
 

@@ -53,6 +53,7 @@ class Collection(APIMixin):
     depends_on: ClassVar[Sequence[Dependency]] = ()
     exclude: ClassVar[Container[str]] = ()
     decimal_as: ClassVar[Literal["string", "number", "ejson"]] = "string"
+    serializer_class: ClassVar[type[Serializer]] = Serializer
     allow: ClassVar[Container[str]] = ()
     writable: ClassVar[Container[str] | None] = None
 
@@ -142,7 +143,7 @@ class Collection(APIMixin):
 
     @functools.lru_cache(maxsize=256)  # noqa: B019 - collections live as long as the process
     def _serializer(self, model: type[models.Model], only: frozenset[str] | None) -> Serializer:
-        return Serializer(self, model, only)
+        return self.serializer_class(self, model, only)
 
     def has_permission(self, user: Any, action: str) -> bool:
         """Whether ``user`` may do this at all: if it has Django's permission to add, change or delete.

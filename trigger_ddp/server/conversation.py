@@ -335,8 +335,8 @@ class Conversation:
             self.session.send(messages.updated(finished))
 
     async def _everything_told(self) -> None:
-        if not any(self.session.running):
-            return
+        if self.session.user is None and next(self.session.queries, None) is None:
+            return  # there is nothing that the client could be told
         await self._service.everything_told(self.session)
         while not self._identity.current:
             # What was written was the user: the publications run again, and read what others read.

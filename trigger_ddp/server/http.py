@@ -18,7 +18,7 @@ import h11
 import trio
 
 from trigger_ddp.protocol.frames import Wire
-from trigger_ddp.server import sockets, sockjs, websocket
+from trigger_ddp.server import forwarded, sockets, sockjs, websocket
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.sockjs_http import Transports
@@ -57,6 +57,7 @@ class Application:
         limits: what one WebSocket client may take up.
         sockjs: what SockJS leaves to the server.
         sessions: the SockJS sessions of its other transports, running; None: there are only WebSockets.
+        forwarded_count: how many proxies stand before the server, see `forwarded`.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]]
@@ -64,6 +65,7 @@ class Application:
     limits: Limits = dataclasses.field(default_factory=Limits)
     sockjs: sockjs.Options = dataclasses.field(default_factory=sockjs.Options)
     sessions: Sessions | None = None
+    forwarded_count: int = 0
 
 
 async def serve_stream(stream: trio.abc.Stream, app: Application) -> None:
@@ -166,6 +168,8 @@ class _Conversation:
             client_address=self._address,
             client_port=self._port,
         )
+        if self._app.forwarded_count:
+            request = self._forwarded(request)
         with trio.move_on_after(BODY_SECONDS) as waiting:
             body = await self._read_body(self._most_body_bytes(request))
         if waiting.cancelled_caught:
@@ -175,6 +179,11 @@ class _Conversation:
     def _most_body_bytes(self, request: Request) -> int:
         for_sockjs = self._transports.most_body_bytes(request.raw_path) if self._transports else 0
         return max(MAX_BODY_BYTES, for_sockjs)
+
+    def _forwarded(self, request: Request) -> Request:
+        address = forwarded.client_address(request.http_headers, self._address, self._app.forwarded_count)
+        port = self._port if address == self._address else None
+        return dataclasses.replace(request, client_address=address, client_port=port)
 
     async def _read_body(self, most: int) -> bytes:
         body = bytearray()

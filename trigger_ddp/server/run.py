@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
+from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.workers import Workers
 
 logger = logging.getLogger("trigger_ddp.server")
@@ -55,12 +56,16 @@ class Options:
         binds: addresses as ``--bind`` takes them.
         install_triggers: mend missing and outdated triggers instead of refusing to start.
         handler: answers HTTP requests that are not the server's own.
+        certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
         on_ready: called with the URLs once the server accepts connections.
     """
 
     binds: Sequence[str]
     install_triggers: bool = False
     handler: Handler | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    ca_certs: str | None = None
     on_ready: Callable[[list[str]], None] | None = None
 
 
@@ -71,18 +76,28 @@ def serve(options: Options) -> None:
         ConfigurationError: it can't start; ``str()`` of it says why, in one sentence.
     """
     alias = settings().database
+    certificates = _certificates(options)
     check_database(alias)  # first: some of Django's checks ask the database
     check_project()
     check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
     try:
-        trio.run(_main, options, conninfo, settings(), strict_exception_groups=True)
+        trio.run(_main, options, conninfo, settings(), certificates, strict_exception_groups=True)
     except BaseExceptionGroup as group:
         refusals, others = group.split(ConfigurationError)
         if refusals is None or others is not None:
             raise
         raise _first(refusals) from None
+
+
+def _certificates(options: Options) -> Certificates | None:
+    if options.certfile is not None:
+        return Certificates(options.certfile, options.keyfile, options.ca_certs)
+    for option in ("keyfile", "ca_certs"):
+        if getattr(options, option) is not None:
+            raise ConfigurationError(f"--{option.replace('_', '-')} needs a --certfile")
+    return None
 
 
 def check_project() -> None:
@@ -163,8 +178,13 @@ def stale_tables(alias: str) -> list[str]:
     return sorted(table.name for table in tables if not report.is_current(table))
 
 
-async def _main(options: Options, conninfo: str | dict[str, Any], conf: Settings) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+async def _main(
+    options: Options, conninfo: str | dict[str, Any], conf: Settings, certificates: Certificates | None
+) -> None:
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        trio.open_signal_receiver(signal.SIGHUP) as reloads,
+    ):
         async with (
             Workers(conf.threads, drain_seconds=WORKERS_DRAIN_SECONDS) as workers,
             Workers(conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2) as evaluators,
@@ -191,18 +211,27 @@ async def _main(options: Options, conninfo: str | dict[str, Any], conf: Settings
                 limits=limits,
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
+                forwarded_count=conf.forwarded_count,
             )
-            urls = [url(listener) for listener in listeners]
+            nursery.start_soon(_reload_at_signal, reloads, certificates)
+            urls = [url(listener, tls=certificates is not None) for listener in listeners]
             for address in urls:
                 logger.info("listening on %s", address)
             if options.on_ready is not None:
                 options.on_ready(urls)
             async with trio.open_nursery() as clients:
                 with accepting:
-                    await accept_forever(
-                        listeners, partial(serve_stream, app=application), handler_nursery=clients
-                    )
+                    serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
+                    if certificates is not None:
+                        serve_client = partial(certificates.serve, handler=serve_client)
+                    await accept_forever(listeners, serve_client, handler_nursery=clients)
     logger.info("stopped")
+
+
+async def _reload_at_signal(reloads: AsyncIterator[int], certificates: Certificates | None) -> None:
+    async for _ in reloads:
+        if certificates is not None:
+            certificates.reload()
 
 
 async def _stop_at_signal(

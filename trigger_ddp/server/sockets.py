@@ -217,14 +217,14 @@ def describe(listener: Listener) -> str:
     return str(address_of(listener))
 
 
-def url(listener: Listener) -> str:
+def url(listener: Listener, *, tls: bool = False) -> str:
     """What to type into a browser: ``http://127.0.0.1:8000/``; for a Unix socket as `describe`."""
     address = address_of(listener)
     if isinstance(address, UnixAddress):
         return str(address)
     if address.host in ("0.0.0.0", "::"):  # noqa: S104  every interface: this machine is one of them
         address = TCPAddress("localhost", address.port)
-    return f"http://{address}/"
+    return f"{'https' if tls else 'http'}://{address}/"
 
 
 def socket_beneath(stream: trio.abc.Stream) -> trio.socket.SocketType | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 
 from trigger_ddp.accounts import hooks, signals, tokens
@@ -73,6 +74,19 @@ def magic(options: Any) -> Any:
     return find({"email": "ann@x.org"})
 
 
+@hooks.extend_user_document
+def length(user: Any) -> dict[str, int]:
+    return {"length": len(user.get_username())} if user.get_username().startswith("long") else {}
+
+
+class Names(Publication):
+    """Everybody's name, and no more."""
+
+    def get_queries(self) -> Any:
+        model: Any = get_user_model()
+        return [(model.objects.only(model.USERNAME_FIELD), "users")]
+
+
 class Mine(Publication):
     """What only who is logged in sees."""
 
@@ -92,8 +106,12 @@ class Methods(APIMixin):
         return None if this.user is None else this.user_ddp_id
 
     @api_endpoint
+    def become(self, user_id: str) -> None:
+        this.set_user_id(user_id)
+
+    @api_endpoint
     def sweep(self) -> int:
         return tokens.sweep()
 
 
-API.register([Mine, Methods])
+API.register([Names, Mine, Methods])

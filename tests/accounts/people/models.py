@@ -19,3 +19,18 @@ class Person(AbstractBaseUser):
 
     USERNAME_FIELD = "mail"
     EMAIL_FIELD = "mail"
+
+
+def new_number() -> str:
+    return uuid.uuid4().hex[:10]
+
+
+class Member(AbstractBaseUser):
+    """Known by a nickname, with no address, nor anything else."""
+
+    number: Any = models.CharField(max_length=10, primary_key=True, default=new_number)
+    nickname: Any = models.CharField(max_length=20, unique=True)
+
+    objects = BaseUserManager()  # type: ignore[var-annotated]
+
+    USERNAME_FIELD = "nickname"
