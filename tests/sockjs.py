@@ -11,6 +11,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Self
 from urllib.parse import quote, urlsplit
@@ -54,6 +55,7 @@ class SockJSSocket:
         self._receiver, self._sender = self._connection(), self._connection()
         self._response: http.client.HTTPResponse | None = None
         self._sending = threading.Lock()
+        self._asked = threading.Event()  # a request that receives is on its way
         self._frames = self._receive()
         self._first = next(self._frames)  # before it nothing can be sent
 
@@ -67,7 +69,12 @@ class SockJSSocket:
         self.close()
 
     def close(self) -> None:
-        """Go away without a word, which is all that a client without a WebSocket can."""
+        """Go away without a word, which is all that a client without a WebSocket can.
+
+        Where somebody iterates, that is while a request waits: between two, the server would not notice.
+        """
+        if self.close_code is None and self._asked.wait(0.5):
+            time.sleep(0.05)
         self._closed = True
         for connection in (self._receiver, self._sender):
             if connection.sock is not None:
@@ -120,6 +127,7 @@ class SockJSSocket:
         try:
             while not self._closed:
                 self._receiver.request(method, path, headers=self._headers)
+                self._asked.set()
                 with self._receiver.getresponse() as response:
                     assert response.status == 200, (response.status, response.read())
                     self.responses += 1
@@ -130,6 +138,7 @@ class SockJSSocket:
                             yield frame
                             return
                         yield frame
+                self._asked.clear()
         except (OSError, http.client.HTTPException):  # cut, by either side
             self.close_code = 1006
         finally:
@@ -138,9 +147,13 @@ class SockJSSocket:
     def _frames_of(self, response: http.client.HTTPResponse) -> Iterator[str]:
         match self.transport:
             case "xhr":
-                yield _between("", response.read(), "\n")
+                body = response.read()
+                self._asked.clear()
+                yield _between("", body, "\n")
             case "jsonp":
-                yield _quoted("/**/_jp.a1(", response.read(), ");\r\n")
+                body = response.read()
+                self._asked.clear()
+                yield _quoted("/**/_jp.a1(", body, ");\r\n")
             case "xhr_streaming":
                 assert _line(response) == b"h" * 2048 + b"\n"
                 while line := _line(response):

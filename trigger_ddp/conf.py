@@ -95,8 +95,7 @@ class Settings:
     sockjs_sessions: int = _setting(10_000, "most sessions of SockJS clients without a WebSocket", least=0)
     sockjs_sessions_per_address: int = _setting(
         1000,
-        "most of them with clients of one IP address; behind a proxy, which is one address, as many as there "
-        "may be in all",
+        "most of them with clients of one IP address; behind proxies see DDP_FORWARDED_COUNT",
         least=0,
     )
     sockjs_url: str = _setting(

@@ -255,6 +255,7 @@ async def test_xhr_streaming() -> None:
         assert stream.headers["content-type"] == SCRIPT
         assert stream.headers["access-control-allow-origin"] == "test"
         assert stream.headers["transfer-encoding"] == "chunked"
+        assert stream.headers["x-accel-buffering"] == "no"
         assert_not_cached(stream.headers)
         assert await stream.chunk() == PRELUDE
         assert await stream.chunk() == b"o\n"

@@ -172,6 +172,8 @@ class Transports:
             run = partial(session.answer, framing)
         else:
             run = partial(framing.send_only, session)
+        if receiving.streams:
+            headers += (("X-Accel-Buffering", "no"),)  # nginx would wait until it has some of it
         if receiving.calls_back:
             headers += (("X-Content-Type-Options", "nosniff"),)
         return StreamingResponse(200, (("Content-Type", receiving.content_type), *headers), run)
