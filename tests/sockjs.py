@@ -10,6 +10,7 @@ import http.client
 import json
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ class SockJSSocket:
         url: the server's, ``http://…`` or ``ws://…`` without a path.
         transport: one of `TRANSPORTS`.
         headers: of every request.
+        context: speaks TLS, if given.
 
     Attributes:
         session: its path on the server.
@@ -41,7 +43,13 @@ class SockJSSocket:
         responses: number of responses by which it received.
     """
 
-    def __init__(self, url: str, transport: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        transport: str,
+        headers: dict[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.transport = transport
         self.session = f"/sockjs/{secrets.randbelow(1000):03}/{secrets.token_hex(4)}"
         self.close_code: int | None = None
@@ -49,6 +57,7 @@ class SockJSSocket:
         self.responses = 0
         self._closed = False
         self._headers = headers or {}
+        self._context = context
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._address = parts.hostname, parts.port
@@ -60,6 +69,8 @@ class SockJSSocket:
         self._first = next(self._frames)  # before it nothing can be sent
 
     def _connection(self) -> http.client.HTTPConnection:
+        if self._context is not None:
+            return http.client.HTTPSConnection(*self._address, timeout=_SECONDS, context=self._context)
         return http.client.HTTPConnection(*self._address, timeout=_SECONDS)
 
     def __enter__(self) -> Self:

@@ -437,22 +437,28 @@ async def listening_in(limits: Limits | None = None) -> AsyncIterator[tuple[Serv
         yield served, connections
 
 
+async def opened(served: Served, connections: list[Connection]) -> Connection:
+    """A session that has been opened by a poll."""
+    assert await poll(served) == b"o\n"
+    await until(lambda: connections, "the session")
+    return connections[0]
+
+
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
 def test_who_breaks_off_has_lost_the_session(transport: str) -> None:
     @in_trio
     async def scenario() -> None:
         async with listening_in() as (served, connections):
-            assert await poll(served) == b"o\n"
+            connection = await opened(served, connections)
             client = WireClient(await served.connect())
             await client.send(request(f"POST /sockjs/000/s/{transport}"))
-            await until(lambda: connections, "the session")
             with trio.move_on_after(0.1):
-                await connections[0].wait_closed()
-            assert not connections[0].closed
+                await connection.wait_closed()
+            assert not connection.closed
             await client.stream.aclose()
-            await connections[0].wait_closed()
-            assert "broke off" in connections[0].close_reason
-            assert not connections[0].closed_here
+            await connection.wait_closed()
+            assert "broke off" in connection.close_reason
+            assert not connection.closed_here
             assert await poll(served) == INTERRUPTED + b"\n"
             assert await poll(served) == INTERRUPTED + b"\n"
 
@@ -479,41 +485,41 @@ async def test_what_is_asked_for_behind_a_stream_waits_for_its_end() -> None:
 @in_mock_time
 async def test_who_stays_away_has_lost_the_session() -> None:
     async with listening_in(Limits(sockjs_disconnect_delay=60)) as (served, connections):
-        assert await poll(served) == b"o\n"
+        connection = await opened(served, connections)
         await trio.sleep(59)
-        assert not connections[0].closed
+        assert not connection.closed
         await send(served, b'["x"]')
         assert await poll(served) == b'a["x"]\n'
         since = trio.current_time()
-        await connections[0].wait_closed()
+        await connection.wait_closed()
         assert 59.9 < trio.current_time() - since < 60.1
-        assert connections[0].close_reason == "the client has not come back for 60 seconds"
+        assert connection.close_reason == "the client has not come back for 60 seconds"
 
 
 @in_mock_time
 async def test_what_waits_too_long_is_the_end() -> None:
     async with listening_in(Limits(outbox_seconds=30)) as (served, connections):
-        assert await poll(served) == b"o\n"
+        connection = await opened(served, connections)
         await trio.sleep(5)
         since = trio.current_time()
         await send(served, b'["x"]')
-        await connections[0].wait_closed()
+        await connection.wait_closed()
         assert 29.9 < trio.current_time() - since < 30.1
-        assert "the client is too slow" in connections[0].close_reason
+        assert "the client is too slow" in connection.close_reason
         assert await poll(served) == INTERRUPTED + b"\n"
 
 
 @in_trio
 async def test_what_waits_is_bounded() -> None:
     async with listening_in(Limits(outbox_bytes=1000)) as (served, connections):
-        assert await poll(served) == b"o\n"
+        connection = await opened(served, connections)
         await send(served, json.dumps(["x" * 400]).encode())
-        await until(lambda: connections[0].statistics().bytes_waiting > 400, "the echo")
-        assert not connections[0].closed
+        await until(lambda: connection.statistics().bytes_waiting > 400, "the echo")
+        assert not connection.closed
         await send(served, json.dumps(["x" * 700]).encode())
-        await connections[0].wait_closed()
-        assert "the client is too slow" in connections[0].close_reason
-        assert connections[0].statistics().bytes_waiting == 0
+        await connection.wait_closed()
+        assert "the client is too slow" in connection.close_reason
+        assert connection.statistics().bytes_waiting == 0
         assert await poll(served) == INTERRUPTED + b"\n"
 
 
@@ -570,17 +576,17 @@ async def test_a_stream_ends_after_so_many_bytes() -> None:
 @in_trio
 async def test_much_that_waits_comes_in_several_frames() -> None:
     async with listening_in() as (served, connections):
-        assert await poll(served) == b"o\n"
+        connection = await opened(served, connections)
         texts = [f"{number:05}" * 2000 for number in range(30)]
         await send(served, json.dumps(texts).encode())
-        await until(lambda: connections[0].statistics().bytes_waiting == 30 * 10_003, "the echoes")
+        await until(lambda: connection.statistics().bytes_waiting == 30 * 10_003, "the echoes")
         got: list[str] = []
         while len(got) < len(texts):
             part = json.loads((await poll(served))[1:])
             assert len(part) <= 7
             got += part
         assert got == texts
-        statistics = connections[0].statistics()
+        statistics = connection.statistics()
         assert (statistics.bytes_waiting, statistics.bytes_sent) == (0, 30 * 10_003)
 
 
@@ -591,6 +597,7 @@ async def test_much_that_waits_comes_in_several_frames() -> None:
 async def test_what_the_session_sees_of_its_client() -> None:
     async with listening_in() as (served, connections):
         assert await whole(served, "POST /sockjs/000/s/xhr?x=1", "X-A: one", body=b"{}") == b"o\n"
+        await until(lambda: connections, "the session")
         (connection,) = connections
         assert connection.client_address == "127.0.0.1"
         assert connection.request.http_headers["x-a"] == "one"
@@ -601,8 +608,7 @@ async def test_what_the_session_sees_of_its_client() -> None:
 @in_trio
 async def test_closing_delivers_what_waits_and_the_reason() -> None:
     async with listening_in() as (served, connections):
-        assert await poll(served) == b"o\n"
-        connection = connections[0]
+        connection = await opened(served, connections)
         connection.push(frames.frame(connection.wire, b"the last words"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.close, 1000, "done")
@@ -618,10 +624,10 @@ async def test_closing_delivers_what_waits_and_the_reason() -> None:
 @in_mock_time
 async def test_closing_does_not_wait_for_ever() -> None:
     async with listening_in(Limits(close_seconds=5)) as (served, connections):
-        assert await poll(served) == b"o\n"
-        connections[0].push(frames.frame(connections[0].wire, b"x"))
+        connection = await opened(served, connections)
+        connection.push(frames.frame(connection.wire, b"x"))
         since = trio.current_time()
-        await connections[0].close()
+        await connection.close()
         assert 4.9 < trio.current_time() - since < 5.1
         assert await poll(served) == GO_AWAY + b"\n"
 
@@ -631,6 +637,7 @@ async def test_aborting_cuts_a_stream() -> None:
     async with listening_in() as (served, connections):
         stream = await asked(served, "POST /sockjs/000/s/xhr_streaming")
         assert await stream.chunk() + await stream.chunk() == PRELUDE + b"o\n"
+        await until(lambda: connections, "the session")
         connections[0].abort("no answer to a ping")
         assert await stream.client.rest() == b""
         assert await poll(served) == INTERRUPTED + b"\n"
@@ -664,6 +671,7 @@ async def test_too_large_a_message_closes() -> None:
         assert await poll(served) == b'c[1009,"the message is too large"]\n'
         assert await poll(served, "t") == b"o\n"
         await send(served, json.dumps(["x" * 2_000_000]).encode(), "t", status=413)
+        await send(served, json.dumps(["x" * 1_100_000]).encode(), "nobody", status=413)
 
 
 @in_trio

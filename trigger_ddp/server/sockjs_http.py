@@ -124,9 +124,11 @@ class Transports:
         self._options = options
 
     def most_body_bytes(self, raw_path: str) -> int:
-        """How large a request to this path may be; 0 if it is not to send messages."""
+        """How large a request to this path may be; 0 if it does not send messages to a session."""
         match = _PATH.fullmatch(raw_path)
         if match is None or match["transport"] in _RECEIVING:
+            return 0
+        if not isinstance(self._sessions.find(match["session"]), SockJSSession):
             return 0
         # at worst two bytes, "é", come as six, "\u00e9"
         return 3 * self._sessions.limits.max_message_bytes + 1024
