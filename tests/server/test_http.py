@@ -632,3 +632,13 @@ async def test_a_streamed_response_that_fails(caplog: pytest.LogCaptureFixture) 
         await served.until_idle()
     assert len(errors(caplog)) == 2
     assert "in the middle" in caplog.text
+
+
+@in_trio
+async def test_what_is_sent_during_a_streamed_response_is_not_read_without_end() -> None:
+    async with serving(handler=Streaming()) as served:
+        client = WireClient(await served.connect())
+        await client.send(request("GET /late"))
+        with trio.move_on_after(1) as waiting:
+            await client.send(b"x" * 50_000_000)
+        assert waiting.cancelled_caught
