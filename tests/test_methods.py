@@ -69,7 +69,8 @@ def test_only_so_many_run_beside_each_other(db: Database, serve: Callable[..., S
         calls = [client.start_call("gates/wait", "bounded", True) for _ in range(2)]
         third = client.start_call("echo", 3)
         ponged(client)
-        assert other.call("echo", 1)["result"] == 1
+        for _ in range(20):  # as long as the third would have needed
+            assert other.call("echo", 1)["result"] == 1
         assert answered(client) == []
         other.call("gates/open", "bounded")
         for call in (*calls, third):

@@ -125,6 +125,13 @@ def test_what_the_server_closes_is_closed_for_good(server: Server, client: DDPCl
         assert session_of(again) != session_of(client)
 
 
+def test_who_breaks_the_protocol_does_not_come_back(server: Server, client: DDPClient) -> None:
+    client.socket.send(b"DDP is text")
+    client.wait_until(lambda: client.closed)
+    with come_back(server, client) as again:
+        assert session_of(again) != session_of(client)
+
+
 def test_close_while_the_client_is_away(server: Server, client: DDPClient) -> None:
     """The second of meteor#14527: it did nothing."""
     client.subscribe("script", "kept", [["ready"], ["sleep"]])
@@ -246,6 +253,26 @@ def test_a_login_and_its_method_survive(db: Database, server: Server) -> None:
             assert session_of(again) == session_of(client)
             assert again.finish_call(call)["result"] == "resumed"
             assert again.call("who")["result"] == [1, "1", "ann"]
+
+
+def test_methods_that_are_called_again_run_once(db: Database, server: Server) -> None:
+    """Meteor's client repeats those that had no result yet, before it knows that it has its session."""
+    client = DDPClient(server.url)
+    running = client.start_call("gates/wait", "repeated")
+    waiting = client.start_call("gates/count", "repeated")
+    client.send(msg="ping")
+    client.wait_for(lambda m: m["msg"] == "pong")
+    client.close()
+    with DDPClient(server.url) as other, come_back(server, client) as again:
+        for call, method in [(running, "gates/wait"), (waiting, "gates/count"), ("new", "gates/count")]:
+            again.send(msg="method", id=call, method=method, params=["repeated"])
+        other.call("gates/open", "repeated")
+        results = [again.finish_call(call)["result"] for call in (running, waiting, "new")]
+        assert results == ["repeated", 1, 2]
+        again.send(msg="method", id="last", method="echo", params=["x"])
+        again.finish_call("last")
+        told = [method for m in again.messages if m["msg"] == "updated" for method in m["methods"]]
+        assert sorted(told) == sorted([running, waiting, "new", "last"])
 
 
 def test_another_wire_is_another_session(server: Server, client: DDPClient) -> None:

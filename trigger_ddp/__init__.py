@@ -11,6 +11,7 @@ imports its own stage, earlier stages and the foundation, never a later one
     live/         QUERY     querysets to shapes, changes to deltas; owns correctness
     protocol/     DDP       messages, merge, session state; no sockets
     server/       SOCKET    the only stage with async: database access, outboxes, HTTP, WebSocket, run
+    meteor/       BUNDLE    what `meteor build` made: its pages, files and versions; an app like any other
     management/, cli, demo/ commands on top of all of it
 """
 

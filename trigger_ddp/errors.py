@@ -7,7 +7,8 @@
     ├── ConfigurationError     the project's settings, declarations or database: shown as one sentence
     │   ├── AlreadyRegistered  two declarations claim one name
     │   ├── TriggersMissing    a table that is to be live has no current trigger
-    │   └── LockTimeout        a table that is to get its trigger is in use (trigger_ddp.capture.install)
+    │   ├── LockTimeout        a table that is to get its trigger is in use (trigger_ddp.capture.install)
+    │   └── BundleError        what meteor build made is not there or not whole (trigger_ddp.meteor.bundle)
     └── NotLive                a queryset that can't be kept current as it is written
 
 Errors with a module in brackets are defined there, next to what raises them; the others are defined here.

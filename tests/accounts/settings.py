@@ -26,6 +26,10 @@ PASSWORD_HASHERS = [
 ]
 if "TDDP_DJANGO_FIRST" in os.environ:
     PASSWORD_HASHERS.reverse()
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "tests.accounts.app.directory.Directory",
+]
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"

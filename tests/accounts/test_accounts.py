@@ -24,9 +24,11 @@ def can_log_in(client: DDPClient, password: str) -> bool:
 # -- createUser -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
+def test_who_can_not_be_made(project: Project, connect: Callable[[], DDPClient]) -> None:
+    sign_up(connect(), project)
+    options: Any
+    expected: Any
+    for options, expected in [
         ({"password": digest("x")}, (400, "Need to set a username or email")),
         ({"email": "b@x.org"}, (400, "Match failed")),
         ({"email": 7, "password": digest("x")}, (400, "Match failed")),
@@ -34,13 +36,8 @@ def can_log_in(client: DDPClient, password: str) -> bool:
         (None, (400, "Match failed")),
         ({"email": "ann@x.org", "password": digest("x")}, AMBIGUOUS),
         ({"email": "Ann@X.org", "password": digest("x")}, AMBIGUOUS),
-    ],
-)
-def test_who_can_not_be_made(
-    project: Project, connect: Callable[[], DDPClient], options: Any, expected: Any
-) -> None:
-    sign_up(connect(), project)
-    assert error(connect().call("createUser", options)) == expected
+    ]:
+        assert error(connect().call("createUser", options)) == expected, options
     assert project.db.psql(f"SELECT count(*) FROM {project.table}").strip() == "1"
 
 
@@ -138,6 +135,11 @@ def test_links_end(project: Project, connect: Callable[[], DDPClient]) -> None:
     ok(client.call("forgotPassword", BY_EMAIL))
     second = project.link()
     assert error(connect().call("resetPassword", first, digest("x"))) == (403, "Token expired")
+    project.db.psql("UPDATE trigger_ddp_accounts_mailtoken SET purpose = 'enroll'")
+    ok(client.call("changePassword", digest(PASSWORD), digest(PASSWORD)))
+    assert project.db.psql("SELECT count(*) FROM trigger_ddp_accounts_mailtoken").strip() == "0"
+    ok(client.call("forgotPassword", BY_EMAIL))
+    second = project.link()
     project.db.psql("UPDATE trigger_ddp_accounts_mailtoken SET created = now() - interval '73 hours'")
     assert error(connect().call("resetPassword", second, digest("x"))) == (403, "Token expired")
     assert ok(client.call("sweep")) == 1
@@ -160,6 +162,12 @@ def test_addresses_are_verified(project: Project) -> None:
             assert other.documents["users"][login["id"]]["emails"] == verified
             client.wait_until(lambda: client.documents["users"][login["id"]]["emails"] == verified)
             assert error(other.call("verifyEmail", project.link())) == (403, "Verify email link expired")
+    with DDPClient(server.url) as client:
+        sign_up(client, project, "eve")
+        link = project.link()
+        ok(client.call("forgotPassword", {"email": "eve@x.org"}))
+        ok(client.call("resetPassword", project.link(), digest("mine")))
+        assert error(client.call("verifyEmail", link)) == (403, "Verify email link expired")
     with DDPClient(server.url) as client:
         answer = client.call("createUser", {"email": "bob@x.org"})
         assert answer["error"]["error"] == "enrollment-mailed"

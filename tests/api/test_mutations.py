@@ -32,7 +32,7 @@ from tests.zoo.models import (
     Visit,
 )
 from trigger_ddp import ejson
-from trigger_ddp.alea import RandomStream
+from trigger_ddp.alea import SECURE, RandomStream
 from trigger_ddp.api import API, Collection, MeteorError, get_meteor_id, this
 from trigger_ddp.api.arguments import bind
 from trigger_ddp.api.checks import check_declarations
@@ -175,6 +175,16 @@ def test_what_is_no_id_is_no_document(ann: User, key: str) -> None:
         with API.restored():
             register(model)
             assert call("remove", key) == 0, number
+
+
+@pytest.mark.parametrize("spelling", [" {}", "0{}", "+{}", "{}_0"])
+def test_an_id_is_spelled_as_clients_know_it(ann: User, spelling: str) -> None:
+    register(Tag)
+    Tag.objects.create(pk=10, name="a")
+    key = str(Tag.objects.create(pk=1, name="b").pk)
+    assert call("remove", spelling.format(key)) == 0
+    assert call("update", spelling.format(key), {"$set": {"name": "c"}}) == 0
+    assert set(Tag.objects.values_list("name", flat=True)) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -560,6 +570,34 @@ def test_what_only_the_database_knows(ann: User) -> None:
     key = call("insert", {"name": "a"})
     assert refused("update", key, {"$set": {"name": "x"}}) == (409, "Conflicts with other documents")
     assert call("update", key, {"$set": {"name": "b"}}) == 1
+
+
+def test_what_the_database_looks_at_last(ann: User) -> None:
+    """Deferred constraints, as those of foreign keys are, fail where it can still be said what of it."""
+    register(Author)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "ALTER TABLE bookstore_author ADD CONSTRAINT late UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"
+        )
+    call("insert", {"name": "a", "email": "a@x.org"})
+    key = call("insert", {"name": "b", "email": "b@x.org"})
+    conflict = (409, "Conflicts with other documents")
+    assert refused("insert", {"name": "a", "email": "c@x.org"}) == conflict
+    assert refused("update", key, {"$set": {"name": "a"}}) == conflict
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE fan (author bigint REFERENCES bookstore_author DEFERRABLE INITIALLY DEFERRED);"
+            f"INSERT INTO fan VALUES ({key})"
+        )
+    assert refused("remove", key) == conflict
+
+
+def test_what_is_too_long_for_an_index(ann: User, nothing_required: None) -> None:
+    register(Every)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE INDEX ON zoo_every (text)")
+    assert refused("insert", {"text": SECURE.hex_string(20_000)}) == (400, "Match failed")
+    assert call("insert", {"text": "short"})
 
 
 def locks_are_waited_for() -> bool:

@@ -16,6 +16,7 @@ from django.db.models.expressions import RawSQL
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
 
+import tests.project.abuse
 import tests.project.hooking
 import tests.project.publishing  # noqa: F401 - registers what it declares
 from tests.zoo.models import Keeper, Species, Stall

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,8 @@ if os.environ.get("TDDP_TEST_DOCS"):
 
 #: Gates that `wait_at_gate` waits for and `open_gate` opens, by their names.
 gates: dict[str, threading.Event] = {}
+#: How often `count` was called, by what it was called with.
+counts: Counter[str] = Counter()
 
 
 class Gates(APIMixin):
@@ -340,6 +343,11 @@ class Gates(APIMixin):
         gate = gates.setdefault(name, threading.Event())
         assert await this.in_thread(gate.wait, 20)
         return name
+
+    @api_endpoint
+    def count(self, name: str) -> int:
+        counts[name] += 1
+        return counts[name]
 
     @api_endpoint
     def open(self, name: str) -> None:

@@ -139,6 +139,10 @@ def test_values_that_cannot_be_decoded_are_a_parse_error(message):
         ({"msg": "method", "id": "1", "method": "m", "params": "x"}, "Malformed method invocation"),
         ({"msg": "method", "id": "1", "method": "m", "randomSeed": 7}, "Malformed method invocation"),
         ({"msg": "method", "id": "1", "method": "m", "randomSeed": None}, "Malformed method invocation"),
+        (
+            {"msg": "method", "id": "1", "method": "m", "randomSeed": "x" * 1001},
+            "Malformed method invocation",
+        ),
         ({"msg": "dance"}, "Bad request"),
         ({"msg": 7}, "Bad request"),
         ({"msg": ["sub"]}, "Bad request"),
@@ -306,6 +310,26 @@ def test_too_much_is_told_at_once():
     assert not heard
     session.keep(200, lambda: heard.append(True))
     assert heard, "it was too much already"
+
+
+def test_results_that_were_kept_are_no_news_to_ask_for():
+    session = Talk()
+    for call in ("taken", "kept", "running", "waiting"):
+        session.hear(msg="method", id=call, method="m", params=[])
+    for _ in range(3):
+        session.next_request()
+    session.answer("taken", b"{}")
+    session.take()
+    session.keep(1000, lambda: None)
+    session.answer("kept", b"{}")
+    session.resume()
+    session.take()
+    for call in ("taken", "kept", "running", "waiting", "new"):
+        session.hear(msg="method", id=call, method="m", params=[])
+    waiting = []
+    while (request := session.next_request()) is not None:
+        waiting.append(request.id)
+    assert waiting == ["waiting", "taken", "new"]
 
 
 def test_a_closed_session_is_not_resumed():

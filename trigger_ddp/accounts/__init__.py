@@ -11,5 +11,6 @@ General layout:
     hooks       what an application registers to be asked or told
     signals     what django-ddp sent
     login       from a proof of who it is to a connection that is logged in
+    options     what clients may send to the methods
     ddp         the methods, the collection ``users`` and the publications
 """

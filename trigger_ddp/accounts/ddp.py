@@ -6,18 +6,18 @@ The methods run without a transaction around them, so that what is written about
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any
 
-import msgspec
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.password_validation import validate_password
 from django.db import transaction
 
 from trigger_ddp.accounts import hooks, login, signals, tokens
-from trigger_ddp.accounts.hashers import Digest, digest_from, hash_password, is_ours, waste_time
+from trigger_ddp.accounts.hashers import Digest, hash_password, is_ours, waste_time
 from trigger_ddp.accounts.mail import send_link
 from trigger_ddp.accounts.models import LoginToken, MailToken
+from trigger_ddp.accounts.options import ByPassword, ByToken, NewUser, Password, match, password_of
 from trigger_ddp.accounts.profile import modified
 from trigger_ddp.accounts.users import (
     account_of,
@@ -36,69 +36,6 @@ from trigger_ddp.api.documents import Serializer
 from trigger_ddp.conf import settings
 from trigger_ddp.errors import MeteorError
 
-T = TypeVar("T")
-
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-
-
-class Digested(msgspec.Struct, forbid_unknown_fields=True):
-    """A password as Meteor's clients send it."""
-
-    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
-    algorithm: Literal["sha-256"]
-
-
-Password = Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | Digested
-
-
-class Selector(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Who is meant: by exactly one of these."""
-
-    id: _Text | None = None
-    username: _Text | None = None
-    email: _Text | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.as_dict()) != 1:
-            raise ValueError("User property must have exactly one field")
-
-    def as_dict(self) -> dict[str, str]:
-        """The one that is there."""
-        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
-
-
-class ByPassword(msgspec.Struct):
-    """The options of ``login`` with a password."""
-
-    user: Selector
-    password: Password
-
-
-class ByToken(msgspec.Struct):
-    """The options of ``login`` with a token."""
-
-    resume: _Text
-
-
-class NewUser(msgspec.Struct):
-    """The options of ``createUser``."""
-
-    username: Annotated[str, msgspec.Meta(max_length=254)] | None = None
-    email: Annotated[str, msgspec.Meta(max_length=254)] | None = None
-    password: Password | None = None
-    profile: dict[str, Any] | None = None
-
-
-def _match(value: Any, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise MeteorError(400, "Match failed", str(error)) from None
-
-
-def _password(value: str | Digested) -> str:
-    return value if isinstance(value, str) else digest_from(msgspec.structs.asdict(value))
-
 
 class Accounts(APIMixin):
     """Meteor's ``Accounts`` methods."""
@@ -113,7 +50,7 @@ class Accounts(APIMixin):
         """Log in by ``{"user": …, "password": …}``, ``{"resume": token}``, or what a login handler knows."""
         if options.get("resume"):
             return login.attempt(
-                "login", "resume", lambda: login.by_resume_token(_match(options, ByToken).resume)
+                "login", "resume", lambda: login.by_resume_token(match(options, ByToken).resume)
             )
         if options.get("password"):
             return login.attempt("login", "password", lambda: _by_password(options))
@@ -167,14 +104,12 @@ class Accounts(APIMixin):
     @transaction.non_atomic_requests
     def create_user(self, options: dict[str, Any]) -> dict[str, Any]:
         """Make a user and log in as it."""
-        return login.attempt(
-            "createUser", "password", lambda: _create_user(_match(options, NewUser), options)
-        )
+        return login.attempt("createUser", "password", lambda: _create_user(match(options, NewUser), options))
 
     @api_endpoint("changePassword")
     def change_password(self, oldPassword: Password, newPassword: Password) -> dict[str, Any]:  # noqa: N803
         """Change the password of who is logged in; everybody else who is logged in so is logged out."""
-        old, new = _password(oldPassword), _password(newPassword)
+        old, new = password_of(oldPassword), password_of(newPassword)
         if this.user is None:
             raise MeteorError(401, "Must be logged in")
         user = get_user_model()._default_manager.select_for_update().get(pk=this.user_id)
@@ -184,7 +119,7 @@ class Accounts(APIMixin):
         if not check_password(old, user.password):
             raise refusal("Incorrect password")
         _set_password(user, new)
-        MailToken.objects.filter(user=user, purpose=MailToken.Purpose.RESET).delete()
+        MailToken.objects.filter(user=user).exclude(purpose=MailToken.Purpose.VERIFY).delete()
         _remove_other_tokens()
         signals.password_changed.send(sender=__name__, request=login.request_of(this.connection), user=user)
         return {"passwordChanged": True}
@@ -205,7 +140,7 @@ class Accounts(APIMixin):
     @transaction.non_atomic_requests
     def reset_password(self, token: str, newPassword: Password) -> dict[str, Any]:  # noqa: N803
         """Set a password by the token of a mail, log out whoever is logged in as this user, and log in."""
-        password = _password(newPassword)
+        password = password_of(newPassword)
         return login.attempt("resetPassword", "password", lambda: _reset_password(token, password))
 
     @api_endpoint("verifyEmail")
@@ -227,8 +162,8 @@ def _user_or(error: MeteorError | None, user: Any) -> Any:
 
 
 def _by_password(options: dict[str, Any]) -> Any:
-    given = _match(options, ByPassword)
-    return login.by_password(given.user.as_dict(), _password(given.password))
+    given = match(options, ByPassword)
+    return login.by_password(given.user.as_dict(), password_of(given.password))
 
 
 def _remove_other_tokens() -> None:
@@ -252,7 +187,7 @@ def _validate_password(password: str, user: Any = None) -> None:
 def _create_user(given: NewUser, options: dict[str, Any]) -> Any:
     if settings().forbid_client_account_creation:
         raise MeteorError(403, "Signups forbidden")
-    password = None if given.password is None else _password(given.password)
+    password = None if given.password is None else password_of(given.password)
     if password is None and not (given.email and settings().send_verification_email):
         raise MeteorError(400, "Match failed", "options.password: Expected a password")
     told = {name: value for name, value in options.items() if name != "password"}
@@ -287,7 +222,7 @@ def _reset_password(token: str, password: str) -> Any:
         user = row.user
         _set_password(user, password)
         verify_address(user, row.address)
-        MailToken.objects.filter(user=user).exclude(purpose=MailToken.Purpose.VERIFY).delete()
+        MailToken.objects.filter(user=user).delete()  # also what verifies: that logs in, too
         if this.user_id == user.pk:
             this.set_user_id(None)  # or the loss of its token would close this connection, too
         tokens.forget_logins(user)

@@ -53,19 +53,19 @@ def by_password(selector: Mapping[str, str], password: str) -> Any:
             _tell_of_failure(selector)
             raise refusal(problem)
         return user
-    if user is None and "username" not in selector:
+    # PostgreSQL, and what else backends ask, could not even be asked for a NUL character.
+    if (user is None and "username" not in selector) or "\x00" in "".join((*selector.values(), password)):
         waste_time(password)
         _tell_of_failure(selector)
-        raise refusal("User not found")
+        raise refusal("User not found" if user is None else "Incorrect password")
     # A backend may know users that we do not: a directory's, which makes its users at their first login.
     name = selector["username"] if user is None else user.get_username()
-    if "\x00" in name + password:
-        raise refusal("User not found")  # which PostgreSQL could not even be asked for
     # By the names that Django's own login form uses, so that all backends know them.
     known = authenticate(request_of(this.connection), username=name, password=password)
     if known is None:
         raise refusal("User not found" if user is None else "Incorrect password")
-    if known.has_usable_password() and not is_ours(known.password):
+    # A backend may have accepted another password than the user's own here, which stays what it is.
+    if not is_ours(known.password) and check_password(password, known.password):
         upgrade(known, password)
     return known
 
@@ -120,6 +120,8 @@ def attempt(method_name: str, kind: str, identify: Callable[[], Any]) -> dict[st
         if attempt.error is not None:
             raise attempt.error
         with transaction.atomic():
+            if kind == "password":
+                _keep_password(attempt.user)
             result = _log_in(attempt.user, token, row)
     except Exception as error:
         attempt.error = error
@@ -137,6 +139,20 @@ def _log_in(user: Any, token: str | None, row: LoginToken | None) -> dict[str, A
     # Before the connection knows its user: what receivers write into the user's row is no news to it then.
     user_logged_in.send(sender=type(user), request=request_of(this.connection), user=user)
     return use(user, token, row)
+
+
+def _keep_password(user: Any) -> None:
+    """Have a user's password stay as it was read until the transaction ends.
+
+    Comparing it took its time. A reset meanwhile has logged out whoever knew the old password, and must not
+    be followed by a login with it.
+
+    Raises:
+        MeteorError: 403, it is another by now.
+    """
+    locked = type(user)._base_manager.select_for_update(no_key=True).filter(pk=user.pk)
+    if locked.values_list("password", flat=True).first() != user.password:
+        raise refusal("Incorrect password")
 
 
 def use(user: Any, token: str, row: LoginToken) -> dict[str, Any]:

@@ -31,20 +31,33 @@ def modified(profile: Mapping[str, Any], modifier: Mapping[str, Any]) -> dict[st
     if not isinstance(holder.get("profile", {}), dict):
         raise MeteorError(400, "Match failed", "profile: Expected `object`")
     result: dict[str, Any] = holder.get("profile", {})
-    text = json.dumps(result)
+    check_profile(result)
+    return result
+
+
+def check_profile(stored: Mapping[str, Any]) -> None:
+    """Whether a profile can be stored, and shown in a document afterwards.
+
+    Raises:
+        MeteorError: 400, it can't.
+    """
+    text = json.dumps(stored)
     if "\\u0000" in text:
         raise MeteorError(400, "Match failed", "profile: NUL characters can't be stored")
     if len(text) > MOST_CHARACTERS:
         raise MeteorError(400, "Match failed", f"profile: more than {MOST_CHARACTERS} characters")
-    return result
+    try:
+        ejson.encode(ejson.from_json(stored))
+    except ejson.EJSONError as error:
+        raise MeteorError(400, "Match failed", f"profile: {error}") from None
 
 
 def _modify(holder: dict[str, Any], path: str, value: Any, *, unset: bool) -> None:
     *parts, last = path.split(".")
     if (parts or [last])[0] != "profile":
         raise MeteorError(403, "Access denied")
-    if any(not part or part.startswith("$") for part in (*parts, last)):
-        raise MeteorError(400, "Match failed", f"{path!r} is no path")
+    if len(parts) > ejson.MAX_DEPTH or any(not part or part.startswith("$") for part in (*parts, last)):
+        raise MeteorError(400, "Match failed", f"{path[:100]!r} is no path")
     inner: Any = holder
     for part in parts:
         if unset and part not in inner:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import BaseUserManager
 from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from trigger_ddp import ejson
 from trigger_ddp.accounts import hooks
 from trigger_ddp.accounts.hashers import hash_password
 from trigger_ddp.accounts.models import Account
+from trigger_ddp.accounts.profile import check_profile
 from trigger_ddp.api import get_object
 from trigger_ddp.conf import settings
 from trigger_ddp.errors import MeteorError
@@ -76,6 +76,8 @@ def find(selector: Mapping[str, str]) -> Any:
     field = email_field() if kind == "email" else username_field()
     if field is None:
         return None
+    if kind == "username":
+        value = model.normalize_username(value)  # as it was when it was stored
     users = model._default_manager.all()
     exact = list(users.filter(**{field: value})[:2])
     if exact:
@@ -154,11 +156,10 @@ def stored_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
     """A client's profile as the database can have it: EJSON's forms, which its documents show as values.
 
     Raises:
-        MeteorError: 400, it holds what PostgreSQL has no JSON for.
+        MeteorError: 400, it can't be, or is too large.
     """
     stored: dict[str, Any] = ejson.to_json(dict(profile))
-    if "\\u0000" in json.dumps(stored):
-        raise MeteorError(400, "Match failed", "profile: NUL characters can't be stored")
+    check_profile(stored)
     return stored
 
 
@@ -184,8 +185,14 @@ def _check_domain(email: str | None) -> None:
 
 def _refuse_second(label: str, field: str | None, user: Any) -> None:
     value = None if field is None else getattr(user, field)
-    users = get_user_model()._default_manager
-    if value and users.filter(**{f"{field}__iexact": value}).exists():
+    if not value:
+        return
+    with connection.cursor() as cursor:
+        # Few models have a constraint for it: until the transaction ends, nobody else makes such a user.
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(upper(%s), 0))", [f"trigger_ddp {label} {value}"]
+        )
+    if get_user_model()._default_manager.filter(**{f"{field}__iexact": value}).exists():
         raise refusal(f"{label} already exists.")
 
 

@@ -1,4 +1,4 @@
-"""Callbacks for what clients do, as an application registers them: `API.on_connection`, `API.on_message`."""
+"""Callbacks as an application registers them: `API.on_connection`, `API.on_message`, `API.on_reload`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import DataError, IntegrityError, models, router, transaction
+from django.db import DataError, IntegrityError, OperationalError, connections, models, router, transaction
 
 from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api.context import this
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from trigger_ddp.api.collection import Collection
 
 ACTIONS = ("insert", "update", "remove")
+
+#: The class of PostgreSQL's errors that this is.
+PROGRAM_LIMIT_EXCEEDED = "54"
 
 Collections = Callable[[], Mapping[str, "Collection"]]
 
@@ -264,13 +267,20 @@ class Mutations:
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
         """A block that writes all or nothing; what PostgreSQL objects is told in words of our own."""
+        database = router.db_for_write(self._collection.model)
         try:
-            with transaction.atomic(using=router.db_for_write(self._collection.model)):
+            with transaction.atomic(using=database):
                 yield
+                # Django's foreign keys are looked at when the transaction ends: too late to say this.
+                connections[database].check_constraints()
         except IntegrityError as error:  # ProtectedError and RestrictedError are such
             raise MeteorError(409, "Conflicts with other documents") from error
         except DataError as error:
             raise MeteorError(400, "Match failed") from error
+        except OperationalError as error:
+            if str(getattr(error.__cause__, "sqlstate", None))[:2] != PROGRAM_LIMIT_EXCEEDED:
+                raise
+            raise MeteorError(400, "Match failed") from error  # for instance too long for an index
 
 
 class _Unset:

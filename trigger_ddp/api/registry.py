@@ -29,13 +29,15 @@ class DDP(APIMixin):
 
     Attributes:
         rate_limiter: how often clients may do what.
-        connection_hook, message_hook: what `on_connection` and `on_message` register.
+        connection_hook, message_hook, reload_hook: what `on_connection`, `on_message` and `on_reload`
+            register.
     """
 
     def __init__(self) -> None:
         self.rate_limiter = RateLimiter()
         self.connection_hook = Hook("on_connection")
         self.message_hook = Hook("on_message")
+        self.reload_hook = Hook("on_reload")
         self._collections: dict[str, Collection] = {}
         self._publications: dict[str, Publication] = {}
         self._universal: list[Publication] = []
@@ -109,18 +111,34 @@ class DDP(APIMixin):
         self.message_hook.register(callback)
         return callback
 
+    def on_reload(self, callback: Function) -> Function:
+        """Have each server process call ``callback()`` at SIGHUP: what was read once may have changed.
+
+        Args:
+            callback: as of `every`: a plain function, which runs on a thread that may use the ORM, or
+                an async one on the server's event loop. What it raises is logged.
+
+        Raises:
+            TypeError: it can't be called.
+        """
+        self.reload_hook.register(callback)
+        return callback
+
     def off(self, callback: Callable[..., Any]) -> bool:
         """Have a callback called no more that a hook registered. Returns whether there was one.
 
         Async ones that run go on.
         """
-        removed = [hook.remove(callback) for hook in (self.connection_hook, self.message_hook)]
+        hooks = (self.connection_hook, self.message_hook, self.reload_hook)
+        removed = [hook.remove(callback) for hook in hooks]
         return any(removed)
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
         """Have every server process call ``function()`` each ``seconds``, on a thread that may use the ORM.
 
-        The first time after ``seconds``, then that long after it has returned. What it raises is logged.
+        The first time after ``seconds``, then that long after it has returned. What it raises is logged. An
+        ``async`` function runs on the server's event loop instead, where it may use a `Handle`, and has
+        ``this.in_thread``.
         """
         self._periodic.append((seconds, function))
 
@@ -292,6 +310,7 @@ class DDP(APIMixin):
         try:
             with (
                 self.rate_limiter.restored(), self.connection_hook.restored(), self.message_hook.restored(),
+                self.reload_hook.restored(),
             ):  # fmt: skip
                 yield
         finally:

@@ -16,6 +16,9 @@ PARSE_ERROR = "Parse error"
 #: The versions of DDP spoken here, the best first.
 VERSIONS = ("1", "pre2", "pre1")
 
+#: Characters of a method's random seed: Meteor's have 20, and hashing them is no quick work.
+MOST_SEED_CHARACTERS = 1000
+
 
 class BadRequest(TriggerDDPError):
     """The client sent what DDP does not allow; it is told so and the session goes on.
@@ -114,7 +117,8 @@ def request_of(message: Message) -> Request:
         if not (
             _is_text(message, "id", "method")
             and _has_params(message)
-            and isinstance(message.get("randomSeed", ""), str)
+            and isinstance(seed := message.get("randomSeed", ""), str)
+            and len(seed) <= MOST_SEED_CHARACTERS
         ):
             raise BadRequest("Malformed method invocation")
         return Call(message["id"], message["method"], message.get("params", []), message.get("randomSeed"))

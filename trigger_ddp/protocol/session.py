@@ -29,6 +29,7 @@ from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.requests import (
     PARSE_ERROR,
     BadRequest,
+    Call,
     Message,
     Request,
     agreed_version,
@@ -143,12 +144,20 @@ class Session:
         self._on_too_much: Callable[[], object] | None = None
         self._inbox: deque[str] = deque()  # as text: decoded, a message may be many times as large
         self._inbox_size = 0
+        self._unanswered: set[str] = set()  # ids of methods that have begun, until their results are taken
+        self._answered: list[str] = []  # of those, whose results are among the outgoing frames
+        self._repeats: set[str] = set()  # ids that a client which has come back may repeat
 
     # -- out ------------------------------------------------------------------------------------
 
     def send(self, message: bytes) -> None:
         """Put one message, as JSON, behind the others."""
         self.push(frame(self.wire, message))
+
+    def answer(self, call_id: str, message: bytes) -> None:
+        """Send the result of a method."""
+        self._answered.append(call_id)
+        self.send(message)
 
     def push(self, frames: bytes, count: int = 1) -> None:
         """Put frames that are ready for this session's wire behind the others.
@@ -172,6 +181,8 @@ class Session:
     def take(self) -> bytes:
         """All outgoing frames, which are then no longer here, and count as sent."""
         outgoing, self._outgoing = self._outgoing, []
+        self._unanswered.difference_update(self._answered)
+        self._answered.clear()
         self.sent += self._outgoing_count
         self._outgoing_count = self._outgoing_size = 0
         return b"".join(outgoing)
@@ -195,6 +206,8 @@ class Session:
     def resume(self) -> None:
         """A connection again: what was kept goes out, behind the news that it is the same session."""
         self._most_outgoing, self._on_too_much = math.inf, None
+        waiting = [message["id"] for message in map(parse, self._inbox) if _is_call(message)]
+        self._repeats = {*self._unanswered, *waiting}
         self._outgoing.insert(0, frame(self.wire, messages.connected(self.id)))
         self._outgoing_count += 1
         self._on_outgoing(self)
@@ -236,6 +249,10 @@ class Session:
                 self.push(frame(self.wire, messages.pong(message)), 0)
             elif message["msg"] == "pong" and self.version != "pre1":
                 pass  # hearing it was all: whoever received the text told the heartbeat
+            elif _is_call(message) and message["id"] in self._repeats:
+                # Meteor's client calls again what had no result yet. It is to run once, and a second
+                # `updated` of one method is an error to that client.
+                self._repeats.discard(message["id"])
             else:
                 self._inbox.append(text)
                 self._inbox_size += len(text)
@@ -275,7 +292,10 @@ class Session:
             try:
                 decoded = decode_values(message)
                 self.on_message(decoded)
-                return request_of(decoded)
+                request = request_of(decoded)
+                if isinstance(request, Call):
+                    self._unanswered.add(request.id)
+                return request
             except BadRequest as bad:
                 offending = None if bad.reason == PARSE_ERROR else message
                 self.send(messages.error(bad.reason, offending))
@@ -383,3 +403,7 @@ class Session:
     def nosub(self, subscription_id: str, error: MeteorError | None = None) -> None:
         """Tell the client that it has no subscription with this id."""
         self.send(messages.nosub(subscription_id, None if error is None else error.as_dict()))
+
+
+def _is_call(message: Message) -> bool:
+    return message["msg"] == "method" and isinstance(message.get("id"), str)

@@ -57,7 +57,7 @@ def _lost_and_regained(service: Service, session: Session, connection: Connectio
     conversation = service.conversations.get(session.connecting.session)
     if conversation is None:
         return None
-    if not conversation.session.can_resume(session.wire, session.connecting):
+    if not conversation.can_resume(session):
         conversation.end("its client has come back without it")
         return None
     preceding = session.take()  # what was said to it before it connected
@@ -154,11 +154,18 @@ class Conversation:
         if self._connection is None:
             self.end("closed by the server")
         else:
+            # Also where the connection is just being lost: nobody is to come back.
+            self.session.close(1000, "closed by the server")
             self._service.flush(self.session)
             self._service.start(partial(self._connection.close, 1000, "closed by the server"))
 
+    def can_resume(self, new: Session) -> bool:
+        """Whether the client that connects with a new session can go on with this one."""
+        assert new.connecting is not None
+        return not self._over and self.session.can_resume(new.wire, new.connecting)
+
     def resume(self, connection: Connection, preceding: bytes) -> None:
-        """Go on over another connection; `Session.can_resume` has said that that is possible.
+        """Go on over another connection; `can_resume` has said that that is possible.
 
         Args:
             connection: what carries the session from now on.
@@ -196,13 +203,17 @@ class Conversation:
         interval = settings.heartbeat_interval if session.version != "pre1" else 0
         heartbeat = Heartbeat(interval or math.inf, settings.heartbeat_timeout, trio.current_time())
         self._reading_paused = False
-        async with trio.open_nursery() as nursery:
-            if interval:
-                nursery.start_soon(self._beat, connection, heartbeat)
-            await self._read(connection, heartbeat)
-            nursery.cancel_scope.cancel()
-        if connection is not self._connection:
-            return  # the session has ended
+        try:
+            async with trio.open_nursery() as nursery:
+                if interval:
+                    nursery.start_soon(self._beat, connection, heartbeat)
+                nursery.start_soon(self._notice_end, connection)
+                await self._read(connection, heartbeat)
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            self._over = True
+            self._changed.set()
+            raise
         if session.closing is not None:
             self._service.flush(session)
             await connection.close(session.closing.code, session.closing.reason)
@@ -215,7 +226,7 @@ class Conversation:
     async def _read(self, connection: Connection, heartbeat: Heartbeat) -> None:
         session, settings = self.session, self._service.settings
         while session.closing is None and not self._over:
-            while (
+            while not connection.closed and (
                 session.pending >= settings.max_pending_messages
                 or session.pending_size >= settings.max_message_bytes
             ):
@@ -231,11 +242,17 @@ class Conversation:
             session.receive(text)
             self._work.set()
 
+    async def _notice_end(self, connection: Connection) -> None:
+        """Who waits for room learns that the connection has ended."""
+        await connection.wait_closed()
+        self._room.set()
+
     async def _beat(self, connection: Connection, heartbeat: Heartbeat) -> None:
         while True:
             await trio.sleep_until(heartbeat.next)
             if self._reading_paused:
                 heartbeat.heard()  # it may have answered; we are the ones who do not read
+                self.session.ping()  # so that the socket notices if it has gone
             match heartbeat.beat(trio.current_time()):
                 case Beat.PING:
                     self.session.ping()
@@ -251,6 +268,7 @@ class Conversation:
         self._hooks.call(API.connection_hook, self._client)
         while True:
             await self._hooks.wait_for_room()
+            await self._identity.wait_switched()
             if self._identity.stale:
                 await self._refresh_user()
                 continue
@@ -305,7 +323,7 @@ class Conversation:
         try:
             value = await run_method(invocation, service.workers, context, service.settings, admitted)
         except MeteorError as error:
-            self.session.send(messages.result_error(call.id, error.as_dict()))
+            self.session.answer(call.id, messages.result_error(call.id, error.as_dict()))
             if setter.used:
                 self._identity.doubt()  # with its transaction, the user may have been rolled back
         except trio.Cancelled:
@@ -314,9 +332,9 @@ class Conversation:
         else:
             if setter.forgotten:
                 logger.error("method %s has called this.set_user_id without awaiting it", call.method)
-                self.session.send(messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
+                self.session.answer(call.id, messages.result_error(call.id, INTERNAL_ERROR.as_dict()))
             else:
-                self.session.send(messages.result(call.id, value))
+                self.session.answer(call.id, messages.result(call.id, value))
         finally:
             setter.end()
             self._running -= 1

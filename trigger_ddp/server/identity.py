@@ -87,27 +87,34 @@ class Identity:
         while not self.current:
             await self._refreshed.wait()
 
-    async def become(self, user_id: Any, run: Run, lease: Any = None) -> None:
+    def lease(self, row: Any) -> Lease | None:
+        """What the login of the next `become` is to last as long as; for None as long as the session.
+
+        Raises:
+            TypeError: it is no row.
+        """
+        return None if row is None else Lease(row, self._on_gone)
+
+    async def become(self, user_id: Any, run: Run, held: Lease | None = None) -> None:
         """Make the client this user, or nobody, and tell it what that changes.
 
         Args:
             user_id: a document id, a primary key, or None.
             run: runs blocking code where what the caller has written can be seen.
-            lease: a row, perhaps of the caller's transaction, that the login lasts as long as; call
-                `arm_lease` when the transaction is over.
+            held: what the login lasts as long as, perhaps a row of the caller's transaction; call
+                `arm_lease` when that is over.
 
         Raises:
             MeteorError: 403, there is no such user, or it is not active, or its lease is gone. Nothing has
                 changed then.
             TriggersMissing: the deletion of the lease would not be heard of.
-            TypeError: it can't be an id, or the lease no row.
+            TypeError: it can't be an id.
         """
         async with self._switching:
             if user_id is None:
                 self._replace_lease(None)
                 await self._switch(None, None, run)
                 return
-            held = None if lease is None else Lease(lease, self._on_gone)
             # Watched before it is read: no change comes between.
             with contextlib.ExitStack() as undo:
                 watch = await self._service.patiently(lambda: self._service.users.watch(self.doubt))
@@ -122,10 +129,15 @@ class Identity:
             self._replace_lease(held)
             await self._switch(user, watch, run)
 
-    def arm_lease(self) -> None:
-        """The transaction of whoever called `become` is over: is the lease there?"""
-        if self._lease is not None and not self._lease.armed:
-            self._service.leases.arm(self._lease)
+    def arm_lease(self, lease: Lease) -> None:
+        """The transaction of whoever called `become` with this lease is over: is the row there?"""
+        if lease is self._lease:
+            self._service.leases.arm(lease)
+
+    async def wait_switched(self) -> None:
+        """Wait until no switch is going on, as where a method has not waited for its own."""
+        async with self._switching:
+            pass
 
     def _replace_lease(self, lease: Lease | None) -> None:
         if self._lease is not None:
@@ -186,13 +198,18 @@ class UserSetter:
         self._allowed = allowed
         self._token = trio.lowlevel.current_trio_token()
         self._over = False
+        self._leases: list[Lease] = []
         #: Whether it was called, and whether what it returned is still to be awaited.
         self.used = self.forgotten = False
 
     def end(self) -> None:
         """The method has ended."""
         self._over = True
-        self._identity.arm_lease()
+        self._arm()
+
+    def _arm(self) -> None:
+        for lease in self._leases:
+            self._identity.arm_lease(lease)
 
     def __call__(self, user_id: Any, lease: Any = None) -> Awaitable[None] | None:
         """Make the client another user, or nobody; see `Identity.become`.
@@ -214,8 +231,18 @@ class UserSetter:
     async def _on_event_loop(self, user_id: Any, lease: Any) -> None:
         self.forgotten = False
         self._begin()
-        await self._identity.become(user_id, self._identity._in_workers, lease)
+        await self._become(user_id, self._identity._in_workers, lease)
         this.rebind(**self._identity.shown())
+
+    async def _become(self, user_id: Any, run: Run, row: Any) -> None:
+        lease = self._identity.lease(row)
+        if lease is not None:
+            self._leases.append(lease)
+        try:
+            await self._identity.become(user_id, run, lease)
+        finally:
+            if self._over:  # the method has not waited
+                self._arm()
 
     def _begin(self) -> None:
         if self._identity.ended:
@@ -236,7 +263,7 @@ class UserSetter:
     async def _serve(self, user_id: Any, lease: Any, jobs: _Jobs) -> None:
         result: outcome.Outcome[None] = outcome.Error(_connection_closed())
         try:
-            await self._identity.become(user_id, partial(self._run_there, jobs), lease)
+            await self._become(user_id, partial(self._run_there, jobs), lease)
             result = outcome.Value(None)
         except Exception as error:  # noqa: BLE001 - it is the method's
             result = outcome.Error(error)

@@ -44,11 +44,11 @@ class Lease:
                 f"not {type(row).__name__}"
             )
         self.model = type(row)
-        self.pk = row.pk
+        self.pk = row._meta.pk.to_python(row.pk)  # whoever made the row may have given it as a text
         self.on_gone = on_gone
         self.armed = False
         self.table = Table.from_model(self.model)
-        self.key = id_part(row.pk)  # the same text as PostgreSQL's, for keys of these kinds
+        self.key = id_part(self.pk)  # the same text as PostgreSQL's, for keys of these kinds
 
     def exists(self) -> bool:
         """Whether the row is there. For a worker thread."""

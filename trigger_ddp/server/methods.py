@@ -97,12 +97,22 @@ async def run_method(
             if inspect.isawaitable(value):  # a decorator has made a plain function of an async one
                 value = await value
         return None if value is None else ejson.encode(value)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        if (told := as_meteor_error(error)) is not None:
-            raise told from None
+    except BaseExceptionGroup as group:  # of a nursery's tasks
+        _, failure = group.split(trio.Cancelled)
+        if failure is None:
+            raise
+        raise _for_the_client(call, failure) from None
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - told or logged
         # An async method's sys.exit() must not end the server. Signals don't arrive as KeyboardInterrupt.
-        logger.exception("method %s failed", call.method)
-        raise MeteorError(500, "Internal server error") from None
+        raise _for_the_client(call, error) from None
+
+
+def _for_the_client(call: Call, error: BaseException) -> MeteorError:
+    told = as_meteor_error(error)
+    if told is None:
+        logger.error("method %s failed", call.method, exc_info=error)
+        told = MeteorError(500, "Internal server error")
+    return told
 
 
 def _is_atomic(method: Callable[..., Any], settings: Settings) -> bool:

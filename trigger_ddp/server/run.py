@@ -213,7 +213,7 @@ async def _main(
                 sessions=sessions,
                 forwarded_count=conf.forwarded_count,
             )
-            nursery.start_soon(_reload_at_signal, reloads, certificates)
+            nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners]
             for address in urls:
                 logger.info("listening on %s", address)
@@ -228,10 +228,13 @@ async def _main(
     logger.info("stopped")
 
 
-async def _reload_at_signal(reloads: AsyncIterator[int], certificates: Certificates | None) -> None:
+async def _reload_at_signal(
+    reloads: AsyncIterator[int], certificates: Certificates | None, service: Service
+) -> None:
     async for _ in reloads:
         if certificates is not None:
             certificates.reload()
+        await service.reload()
 
 
 async def _stop_at_signal(

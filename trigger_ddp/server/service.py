@@ -7,6 +7,7 @@ on the trio thread, only database work is handed to worker threads.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import math
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 from django.db import connections
 
-from trigger_ddp.api import API
+from trigger_ddp.api import API, this
 from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
@@ -121,9 +122,25 @@ class Service:
         while True:
             await trio.sleep(seconds)
             try:
-                await self.patiently(lambda: self.workers.run(function))
+                await self._call(function)
             except Exception:
                 logger.exception("%r, called every %g s, failed", function, seconds)
+
+    async def reload(self) -> None:
+        """Call what `API.on_reload` registered, one after the other. What they raise is logged."""
+        for callback in API.reload_hook.callbacks:
+            try:
+                await self._call(callback)
+            except Exception:
+                logger.exception("%r, called to reload, failed", callback)
+
+    async def _call(self, function: Callable[[], object]) -> None:
+        """Call a function of the application: an async one here, another on a worker thread."""
+        if inspect.iscoroutinefunction(function):
+            with this.bound(in_thread=self.workers.run):
+                await function()
+        else:
+            await self.patiently(lambda: self.workers.run(function))
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
@@ -336,7 +353,9 @@ class Service:
         del self.connections[session]
         self._away[session] = None
         if len(self._away) > self.settings.max_resumable:
-            self.conversations[next(iter(self._away)).id].end("too many clients are away")
+            longest = next(iter(self._away))
+            del self._away[longest]  # at once: others may be lost before it has ended
+            self.conversations[longest.id].end("too many clients are away")
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
         """End a subscription and tell the client so; nothing happens if it has ended already."""

@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 
+from tests.accounts.hashers import Counting
 from trigger_ddp.accounts import hooks, signals, tokens
 from trigger_ddp.accounts.users import find
 from trigger_ddp.api import API, APIMixin, MeteorError, Publication, api_endpoint, this
@@ -33,6 +34,12 @@ for name, signal in {
 
 @hooks.validate_login_attempt
 def validate(attempt: hooks.LoginAttempt) -> bool:
+    if attempt.user is not None and "reset-meanwhile" in attempt.user.get_username():
+        user = get_user_model()._default_manager.get(pk=attempt.user.pk)
+        if attempt.type == "password" and attempt.method_name == "login":
+            user.set_password("somebody else's")
+            user.save()
+            tokens.forget_logins(user)
     if attempt.user is not None and "banned" in attempt.user.get_username():
         raise MeteorError("banned", "You are banned")
     return not (attempt.user is not None and "unwanted" in attempt.user.get_username())
@@ -104,6 +111,10 @@ class Methods(APIMixin):
     @api_endpoint
     def who(self) -> Any:
         return None if this.user is None else this.user_ddp_id
+
+    @api_endpoint
+    def hashed(self) -> int:
+        return Counting.hashed
 
     @api_endpoint
     def become(self, user_id: str) -> None:
