@@ -17,8 +17,11 @@ from typing import Any, Self
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.sockjs import SockJSSocket
+
 WAIT_SECONDS = 30
 
+Socket = ClientConnection | SockJSSocket
 Documents = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -26,6 +29,11 @@ class RawWire:
     """One DDP message is one WebSocket message."""
 
     path = "/websocket"
+
+    def connect(self, url: str, path: str | None) -> Socket:
+        """A socket to a server, ``http://…`` or ``ws://…``, at a path or where the wire has it."""
+        address = url.replace("http", "ws", 1).rstrip("/") + (path or self.path)
+        return connect(address, max_size=None)
 
     def unpack(self, text: str) -> list[str]:
         """The DDP messages in what the WebSocket brought."""
@@ -67,6 +75,21 @@ class SockJSWire(RawWire):
         return json.dumps([message])
 
 
+class SockJSHTTPWire(SockJSWire):
+    """SockJS's frames without a WebSocket.
+
+    Args:
+        transport: one of `tests.sockjs.TRANSPORTS`.
+    """
+
+    def __init__(self, transport: str) -> None:
+        super().__init__()
+        self.transport = transport
+
+    def connect(self, url: str, path: str | None) -> Socket:
+        return SockJSSocket(url, self.transport)
+
+
 class DDPClient:
     """One connection, already past `connect`.
 
@@ -105,8 +128,7 @@ class DDPClient:
         self._ids = (f"c{number}" for number in itertools.count(1))
         self._news = threading.Condition()
         self._opened = contextlib.ExitStack()
-        address = url.replace("http", "ws", 1).rstrip("/") + (path or self.wire.path)
-        self.socket: ClientConnection = self._opened.enter_context(connect(address, max_size=None))
+        self.socket: Socket = self._opened.enter_context(self.wire.connect(url, path))
         self._reader = threading.Thread(target=self._read, daemon=True, name="DDP client")
         self._reader.start()
         if handshake:

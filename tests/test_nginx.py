@@ -18,22 +18,28 @@ import pytest
 from websockets.sync.client import connect
 
 from tests import postgres
-from tests.conftest import Database
-from tests.ddp import DDPClient
+from tests.ddp import DDPClient, SockJSHTTPWire
 from tests.serving import ROOT, Server
+from tests.sockjs import TRANSPORTS
 
 NGINX = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else None)
 
 
 @pytest.fixture
-def proxy(db: Database, serve: Callable[..., Server], tmp_path: Path) -> Iterator[str]:
+def server_of_proxy(serve: Callable[..., Server], tmp_path: Path) -> Server:
+    return serve(
+        "--bind", f"unix:{tmp_path / 'ddp.sock'}", DDP_FORWARDED_COUNT="1", DDP_DISCONNECT_GRACE_PERIOD="0.2"
+    )
+
+
+@pytest.fixture
+def proxy(server_of_proxy: Server, tmp_path: Path) -> Iterator[str]:
     """The address of nginx, which forwards as the documentation has it."""
     if NGINX is None:
         if os.environ.get("TDDP_REQUIRE_NGINX") == "1":
             pytest.fail("nginx is needed, and not here")
         pytest.skip("nginx is not here")
     path = tmp_path / "ddp.sock"
-    serve("--bind", f"unix:{path}", DDP_FORWARDED_COUNT="1")
     [configuration] = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
     port = postgres.free_port()
     configuration = configuration.replace("/run/trigger-ddp.sock", str(path)).replace(
@@ -78,3 +84,15 @@ def test_web_sockets_requests_and_addresses(proxy: str) -> None:
         socket_.send('{"msg":"method","id":"a","method":"connections/known","params":[]}')
         answers = [json.loads(socket_.recv()) for _ in range(2)]
         assert [a["result"][1] for a in answers if a["msg"] == "result"] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_sockjs_without_a_websocket(proxy: str, server_of_proxy: Server, transport: str) -> None:
+    """What is streamed is not held back, and who goes away is noticed."""
+    client = DDPClient(proxy, wire=SockJSHTTPWire(transport))
+    assert client.call("connections/known")["result"][1] == "127.0.0.1"
+    client.call("gates/watch_close", "proxied")
+    time.sleep(0.2)  # a request that waits
+    client.close()
+    server_of_proxy.wait_for_log("proxied: closed", 10)
+    assert client.violations == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database
-from tests.ddp import DDPClient
+from tests.ddp import DDPClient, RawWire
 from tests.serving import Server
 
 BOOKS = "bookstore.author"
@@ -19,10 +19,12 @@ def counted(client: DDPClient) -> int:
     return sum(message["msg"] not in ("ping", "pong") for message in client.messages)
 
 
-def come_back(server: Server, before: DDPClient, lacking: int = 0, **connect: Any) -> DDPClient:
+def come_back(
+    server: Server, before: DDPClient, lacking: int = 0, wire: RawWire | None = None, **connect: Any
+) -> DDPClient:
     """A new connection that asks for the session of another, which received ``lacking`` less."""
     session = next(message["session"] for message in before.messages if message["msg"] == "connected")
-    client = DDPClient(server.url, handshake=False)
+    client = DDPClient(server.url, wire=wire, handshake=False)
     client.documents = before.documents
     client.send(
         **{

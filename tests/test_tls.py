@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 import warnings
 from collections.abc import Callable
@@ -18,6 +21,7 @@ from websockets.sync.client import connect
 
 from tests.conftest import Database
 from tests.serving import Server
+from tests.sockjs import SockJSSocket
 
 ALL = "127.0.0.1"
 
@@ -72,6 +76,25 @@ def test_web_sockets_and_requests_inside_of_tls(
         context.wrap_socket(plain, server_hostname=ALL) as tls,
     ):
         assert tls.version() in ("TLSv1.2", "TLSv1.3")
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+def test_sockjs_without_a_websocket_inside_of_tls(
+    serve: Callable[..., Server], tmp_path: Path, authority: trustme.CA, transport: str
+) -> None:
+    certificate, key = write(tmp_path, authority)
+    server = serve("--certfile", certificate, "--keyfile", key, DDP_DISCONNECT_GRACE_PERIOD="0.2")
+    with SockJSSocket(server.url, transport, context=trusting(authority)) as client:
+        frames = iter(client)
+        assert next(frames) == "o"
+        client.send(json.dumps(['{"msg":"connect","version":"1","support":["1"]}']))
+        assert "connected" in next(frames)
+        watch = {"msg": "method", "id": "a", "method": "gates/watch_close", "params": ["inside"]}
+        client.send(json.dumps([json.dumps(watch)]))
+        assert any("updated" in frame for frame in frames)
+        threading.Thread(target=list, args=(frames,), daemon=True).start()
+        time.sleep(0.2)
+    server.wait_for_log("inside: closed", 10)
 
 
 def test_the_certificate_is_read_again_at_sighup(

@@ -87,6 +87,24 @@ class Settings:
     outbox_seconds: float = _setting(
         30.0, "seconds the oldest byte may wait for a slow client before it is disconnected", least=0.1
     )
+    sockjs_disconnect_delay: float = _setting(
+        60.0,
+        "seconds after which a SockJS client without a WebSocket that has asked for nothing is lost",
+        least=0.1,
+    )
+    sockjs_sessions: int = _setting(10_000, "most sessions of SockJS clients without a WebSocket", least=0)
+    sockjs_sessions_per_address: int = _setting(
+        1000,
+        "most of them with clients of one IP address; behind proxies see DDP_FORWARDED_COUNT",
+        least=0,
+    )
+    sockjs_url: str = _setting(
+        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
+        "where SockJS's iframe page loads sockjs-client from, in the release that the application uses",
+    )
+    sockjs_cookie: bool = _setting(
+        False, "set the cookie JSESSIONID, by which some load balancers send a SockJS client to one process"
+    )
     requery_interval: float = _setting(
         0.05, "least seconds between two runs of a live query that can only be re-run whole", least=0
     )

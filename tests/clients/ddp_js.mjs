@@ -1,4 +1,4 @@
-// ddp.js over a raw WebSocket or, with SOCKJS=1, over sockjs-client's WebSocket transport.
+// ddp.js over a raw WebSocket or, with SOCKJS=transport, over that transport of sockjs-client.
 //
 // ddp.js keeps no documents, so this program does, as strictly as a Meteor server does for another server's data: an
 // `added` of a known document or a `changed` or `removed` of an unknown one ends it.
@@ -8,16 +8,17 @@ import SockJS from "sockjs-client";
 import WebSocket from "ws";
 import { drive, told } from "./driver.mjs";
 
-class SockJSWebSocket extends SockJS {
+const transport = process.env.SOCKJS;
+class OneTransport extends SockJS {
   constructor(url) {
-    super(url, null, { transports: ["websocket"] });
+    super(url, null, { transports: [transport] });
   }
 }
 
 const url = process.env.SERVER_URL;
 const ddp = new DDP.default({
-  ...(process.env.SOCKJS === "1"
-    ? { endpoint: url + "/sockjs", SocketConstructor: SockJSWebSocket }
+  ...(transport
+    ? { endpoint: url + "/sockjs", SocketConstructor: OneTransport }
     : { endpoint: url.replace(/^http/, "ws") + "/websocket", SocketConstructor: WebSocket }),
   autoConnect: false,
   autoReconnect: false,

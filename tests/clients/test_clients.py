@@ -21,7 +21,11 @@ CLIENTS = {
     "simpleddp": ("simpleddp.mjs", {}),
     "ddp": ("node_ddp.mjs", {}),
     "ddp.js": ("ddp_js.mjs", {}),
-    "ddp.js over SockJS": ("ddp_js.mjs", {"SOCKJS": "1"}),
+    # all transports that sockjs-client has in Node; the others need a page
+    "ddp.js over SockJS": ("ddp_js.mjs", {"SOCKJS": "websocket"}),
+    "ddp.js over SockJS's xhr-streaming": ("ddp_js.mjs", {"SOCKJS": "xhr-streaming"}),
+    "ddp.js over SockJS's eventsource": ("ddp_js.mjs", {"SOCKJS": "eventsource"}),
+    "ddp.js over SockJS's xhr-polling": ("ddp_js.mjs", {"SOCKJS": "xhr-polling"}),
     "Meteor": ("meteor.mjs", {}),
     "@meteorrn/core": ("meteorrn.mjs", {}),
 }

@@ -1,6 +1,6 @@
 """Hold the conversations with any server.
 
-    python -m tests.conformance --url ws://host:port [--sockjs | --raw] [--only fact_22] [--without accounts]
+    python -m tests.conformance --url ws://host:port [--wire NAME] [--only fact_22] [--without accounts]
 
 The server must offer what tests/conformance/app/ddp.py describes. Exit status: 0 if all went well, 1 if not.
 """
@@ -20,9 +20,8 @@ def main() -> int:
         prog="python -m tests.conformance", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--url", required=True, help="the server, ws://HOST:PORT or http://HOST:PORT")
-    parser.add_argument("--sockjs", action="append_const", dest="wires", const="sockjs", help="only SockJS")
     parser.add_argument(
-        "--raw", action="append_const", dest="wires", const="raw", help="only a raw WebSocket"
+        "--wire", action="append", dest="wires", choices=WIRES, help="only this one; by default all are used"
     )
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="names with this in them")
     parser.add_argument(
@@ -54,7 +53,7 @@ def main() -> int:
             else:
                 outcome, text = "pass", "\n".join(run.transcript) if options.verbose else ""
             held += 1
-            print(f"{outcome}  {wire:6}  {conversation.name}  {time.monotonic() - begun:.2f} s", flush=True)
+            print(f"{outcome}  {wire:13}  {conversation.name}  {time.monotonic() - begun:.2f} s", flush=True)
             if text:
                 print(f"    {text}" if outcome == "FAIL" else text, flush=True)
     print(f"{held - failures} passed, {failures} failed")

@@ -22,14 +22,21 @@ import json
 import secrets
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from websockets.exceptions import WebSocketException
 
 from tests.conformance.patterns import ID, UNMISTAKABLE, Capture, Mismatch, Var, Variables, filled, match
-from tests.ddp import DDPClient, RawWire, SockJSWire
+from tests.ddp import DDPClient, RawWire, SockJSHTTPWire, SockJSWire
+from tests.sockjs import TRANSPORTS
 
-WIRES: Mapping[str, type[RawWire]] = {"raw": RawWire, "sockjs": SockJSWire}
+#: SockJS's WebSocket, and its other transports.
+SOCKJS: Mapping[str, Callable[[], RawWire]] = {
+    "sockjs": SockJSWire,
+    **{transport: partial(SockJSHTTPWire, transport) for transport in TRANSPORTS},
+}
+WIRES: Mapping[str, Callable[[], RawWire]] = {"raw": RawWire, **SOCKJS}
 
 Message = dict[str, Any]
 

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from tests.conformance.conversation import (
+    SOCKJS,
     Closed,
     Conversation,
     Frames,
@@ -144,6 +145,6 @@ CONVERSATIONS = [
                 len(frames) == 3 and frames[1].startswith('a["') and re.fullmatch(r'c\[\d+,".*"\]', frames[2])
             ),
         ),
-        wires=("sockjs",),
+        wires=tuple(SOCKJS),
     ),
 ]

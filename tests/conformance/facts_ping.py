@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.conversation import (
+    SOCKJS,
     Closed,
     Frames,
     Nothing,
@@ -74,6 +75,6 @@ CONVERSATIONS = [
         Open(),
         Frames("an opening and a heartbeat", lambda frames: frames == ["o", "h"], within=50),
         slow=45,
-        wires=("sockjs",),
+        wires=tuple(SOCKJS),
     ),
 ]

@@ -22,6 +22,9 @@ REQUIRED = "TDDP_REQUIRE_BROWSER"
 #: Names a PNG file: the screenshot of the documentation is written to it.
 SCREENSHOT = "TDDP_SCREENSHOT"
 
+#: As tests/clients have it installed.
+SOCKJS_CLIENT = Path(__file__).parent.parent / "clients" / "node_modules" / "sockjs-client"
+
 #: Everything that is animated, and every state the page says the connection is in, from now on.
 WATCH = """
 window.seen = {animations: [], states: []};
@@ -310,3 +313,45 @@ def test_screenshot(page: browser.Page, facts: dict[str, Any]) -> None:
     page.until("window.seen.animations.length >= 5")
     page.screenshot(Path(target))
     assert Path(target).stat().st_size > 10_000
+
+
+#: What sockjs-client does without a WebSocket in a browser of today.
+SOCKJS_TRANSPORTS = ("xhr-streaming", "eventsource", "htmlfile", "xhr-polling", "jsonp-polling")
+
+#: Behind sockjs-client: the page opens no WebSocket, but SockJS with one transport.
+INSTEAD_OF_WEBSOCKET = """
+window.sockets = [];
+window.WebSocket = function (url) {
+  const address = url.replace(/^ws/, 'http').replace(/websocket$/, 'sockjs');
+  const socket = new SockJS(address, null, {transports: ['%s']});
+  window.sockets.push(socket);
+  return socket;
+};
+"""
+
+
+@pytest.mark.parametrize("transport", SOCKJS_TRANSPORTS)
+def test_sockjs(
+    tab: browser.Page, proxy: Proxy, facts: dict[str, Any], running: Demo, node: str, transport: str
+) -> None:
+    program = (SOCKJS_CLIENT / "dist" / "sockjs.min.js").read_text()
+    source = program + INSTEAD_OF_WEBSOCKET % transport
+    script = tab.command("Page.addScriptToEvaluateOnNewDocument", source=source)
+    try:
+        open_page(tab, proxy)
+        assert tab.evaluate("window.sockets.at(-1).transport") == transport
+        psql(facts, "UPDATE bookstore_book SET price = 77.5, title = '100 % </script>' WHERE id = 7")
+        tab.until(f"{cell(7, 'price')} === '€77.50'")
+        assert str(tab.evaluate(cell(7, "title"))).startswith("100 % </script>")
+        click(tab, "[data-method='bookstore/raisePrices']")
+        tab.until(f"{cell(7, 'price')} === '€85.25'")
+        assert tab.evaluate("window.seen.states") == []
+        proxy.cut()  # which one who polls may not even notice
+        psql(facts, "UPDATE bookstore_book SET price = 78.5 WHERE id = 7")
+        tab.until(f"{cell(7, 'price')} === '€78.50'")
+        tab.until("document.getElementById('status').dataset.state === 'connected'")
+        assert tab.evaluate("window.sockets.at(-1).transport") == transport
+    finally:
+        tab.command("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+        tab.open("about:blank")
+    assert "Traceback" not in running.said()

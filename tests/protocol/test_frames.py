@@ -107,3 +107,19 @@ def test_frames_run_together_stay_apart() -> None:
     client.receive_data(joined + frames.close_frame(1001))
     assert client.close_rcvd is not None
     assert client.close_rcvd.code == CloseCode.GOING_AWAY
+
+
+@given(st.lists(documents, min_size=1, max_size=5))
+def test_messages_of_sockjs_over_http_are_joined(values: list[object]) -> None:
+    messages = [json.dumps(value).encode() for value in values]
+    ready = b"".join(frames.frame(Wire.SOCKJS_HTTP, message) for message in messages)
+    array = frames.sockjs_array(ready)
+    assert array.startswith(b'a["')
+    assert [text.encode() for text in json.loads(array[1:])] == messages
+
+
+def test_exact_bytes_of_sockjs_over_http() -> None:
+    message = '{"a":"é\u2028\u200d\uffff"}'.encode()
+    assert frames.frame(Wire.SOCKJS_HTTP, b'{"msg":"ping"}') == rb'"{\"msg\":\"ping\"}",'
+    assert frames.frame(Wire.SOCKJS_HTTP, message) == r'"{\"a\":\"é\u2028\u200d\uffff\"}",'.encode()
+    assert frames.sockjs_close(2010, "x\u2028") == rb'c[2010,"x\u2028"]'

@@ -14,7 +14,8 @@ import trio.testing
 
 from trigger_ddp.protocol import frames
 from trigger_ddp.server import http, sockets
-from trigger_ddp.server.websocket import Connection
+from trigger_ddp.server.connection import Connection, Limits
+from trigger_ddp.server.sockjs_registry import Sessions
 
 #: Seconds after which a test that waits for something is told that it will not come.
 PATIENCE = 20
@@ -105,14 +106,16 @@ class Served:
 async def serving(
     session: Callable[[Connection], Awaitable[None]] = echo, **options: Any
 ) -> AsyncIterator[Served]:
-    """Serve an application; options are `http.Application`'s."""
-    app = http.Application(session, **options)
+    """Serve an application; options are `http.Application`'s. It has SockJS sessions, too."""
+    sessions = Sessions(session, options.get("limits") or Limits())
+    app = http.Application(session, sessions=sessions, **options)
     (listener,) = await sockets.open_listeners(["127.0.0.1:0"])
 
     async def serve(stream: trio.SocketStream) -> None:
         await http.serve_stream(stream, app)
 
     async with trio.open_nursery() as outer:
+        await outer.start(sessions.run)
         nursery_of: list[trio.Nursery] = []
 
         async def accept() -> None:

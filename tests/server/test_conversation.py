@@ -13,9 +13,9 @@ import trio.testing
 from trigger_ddp.conf import Settings
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session
+from trigger_ddp.server.connection import ConnectionClosed
 from trigger_ddp.server.conversation import Conversation
 from trigger_ddp.server.service import Service
-from trigger_ddp.server.websocket import ConnectionClosed
 from trigger_ddp.server.workers import Workers
 
 

@@ -30,7 +30,7 @@ from tests.server.network import (
 from trigger_ddp.protocol import frames
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import http, sockets
-from trigger_ddp.server.websocket import Connection, ConnectionClosed, Limits
+from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 
 SOCKJS = "/sockjs/000/abc/websocket"
 

@@ -3,17 +3,24 @@
 A server's WebSocket frames are not masked (RFC 6455, section 5.1), so the same message is the same
 bytes for every client that speaks the same kind of wire. `frame()` makes them; everything else here
 is the handful of frames that WebSocket and SockJS want besides.
+
+SockJS over HTTP has no such frames: each of its responses may hold many messages. What is shared there is
+each message as a JSON string with a comma behind it; `sockjs_array()` makes one response's frame of them.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 
 import msgspec
 
 _FINAL_TEXT = 0x81  # FIN, opcode 1
 _FINAL_CLOSE = 0x88  # FIN, opcode 8
 _MAX_CONTROL_PAYLOAD = 125  # RFC 6455, section 5.5
+
+#: Characters that browsers mangle, or take for something else in a script; sockjs-node escapes the same ones.
+_FRAGILE = re.compile("[\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]")
 
 _quote = msgspec.json.Encoder().encode
 
@@ -25,6 +32,8 @@ class Wire(enum.Enum):
     RAW = "raw"
     #: SockJS's framing, as at ``/sockjs/<server>/<session>/websocket``: ``a["…"]``.
     SOCKJS = "sockjs"
+    #: SockJS's framing in HTTP responses, as at ``/sockjs/<server>/<session>/xhr``.
+    SOCKJS_HTTP = "sockjs over http"
 
 
 def _head(first: int, length: int) -> bytes:
@@ -45,23 +54,47 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def frame(wire: Wire, message: bytes) -> bytes:
-    """The WebSocket frame that carries one DDP message.
+    """The WebSocket frame that carries one DDP message; for SOCKJS_HTTP what `sockjs_array` takes.
 
     Args:
         wire: what the client speaks.
         message: the DDP message, JSON in UTF-8.
 
     Raises:
-        UnicodeDecodeError: `message` is not UTF-8 (noticed for SOCKJS only).
+        UnicodeDecodeError: `message` is not UTF-8 (not noticed for RAW).
     """
+    if wire is Wire.SOCKJS_HTTP:
+        text = message.decode()
+        quoted = _quote(text)
+        if not text.isascii():
+            quoted = _FRAGILE.sub(_escape, quoted.decode()).encode()
+        return quoted + b","
     if wire is Wire.SOCKJS:
         message = b"a[" + _quote(message.decode()) + b"]"
     return _head(_FINAL_TEXT, len(message)) + message
 
 
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def sockjs_array(messages: bytes) -> bytes:
+    """SockJS's ``a["…","…"]``.
+
+    Args:
+        messages: one or more frames of `Wire.SOCKJS_HTTP`, one behind the other.
+    """
+    return b"a[" + messages[:-1] + b"]"
+
+
+def sockjs_close(code: int, reason: str) -> bytes:
+    """SockJS's ``c[code,"reason"]``: the session is over."""
+    return b"c[%d,%s]" % (code, _FRAGILE.sub(_escape, _quote(reason).decode()).encode())
+
+
 def sockjs_close_frame(code: int, reason: str) -> bytes:
-    """SockJS's ``c[code,"reason"]``: the session is over, a WebSocket close frame follows."""
-    return text_frame(b"c[%d,%s]" % (code, _quote(reason)))
+    """`sockjs_close` for a WebSocket; a WebSocket close frame follows."""
+    return text_frame(sockjs_close(code, reason))
 
 
 def close_frame(code: int, reason: str = "") -> bytes:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 import trio
 
 from trigger_ddp.protocol.session import Session
-from trigger_ddp.server.websocket import Connection
+from trigger_ddp.server.connection import Connection
 
 logger = logging.getLogger("trigger_ddp.session")
 

@@ -20,13 +20,13 @@ from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.protocol.session import Session
 from trigger_ddp.server.client import Client
+from trigger_ddp.server.connection import Connection, ConnectionClosed
 from trigger_ddp.server.hooks import Hooks
 from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.limits import admit
 from trigger_ddp.server.methods import Invocation, run_method
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
 from trigger_ddp.server.subscribing import Publications
-from trigger_ddp.server.websocket import Connection, ConnectionClosed
 
 logger = logging.getLogger("trigger_ddp.session")
 

@@ -80,8 +80,34 @@ class Response:
         return cls(status, (("Content-Type", "text/plain; charset=UTF-8"), *headers), text.encode())
 
 
+#: Takes some bytes of a response's body; returns once the client's socket has them.
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamingResponse:
+    """An HTTP response whose body comes while it is sent. ``Date`` is added.
+
+    The head leaves with the first bytes of the body. Without a ``Content-Length`` among the headers the
+    body is chunked, or for HTTP/1.0 ends with the connection.
+
+    Args:
+        status: its status, 200 or more.
+        headers: its headers.
+        run: is given `Send` and returns when the body is complete. It is cancelled when the client goes
+            away, which a client does that closes only its sending side, too. What `send()` raises
+            (`trio.BrokenResourceError`, `trio.ClosedResourceError`) should pass through it. What it raises
+            besides is logged; the client gets a 500 if nothing was sent yet, else a body without an end.
+            It is not called for a ``HEAD`` request.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    run: Callable[[Send], Awaitable[None]]
+
+
 #: Answers a request, or returns None to say that it is not one of its own.
-Handler = Callable[[Request], Awaitable[Response | None]]
+Handler = Callable[[Request], Awaitable[Response | StreamingResponse | None]]
 
 
 def not_found() -> Response:

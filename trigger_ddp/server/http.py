@@ -19,8 +19,10 @@ import trio
 
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import forwarded, sockets, sockjs, websocket
-from trigger_ddp.server.exchange import Handler, Request, Response, not_allowed, not_found
-from trigger_ddp.server.websocket import Connection, Limits
+from trigger_ddp.server.connection import Connection, Limits
+from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
+from trigger_ddp.server.sockjs_http import Transports
+from trigger_ddp.server.sockjs_registry import Sessions
 
 __all__ = ["Application", "Connection", "Handler", "Limits", "Request", "Response", "serve_stream"]
 
@@ -39,6 +41,7 @@ KEEP_ALIVE_SECONDS = 75.0
 #: Seconds a client may take for each `_SLICE` of a response.
 SEND_SECONDS = 30.0
 
+_FAILED = "answering %s %s of %s failed"
 _SLICE = 65536
 _READ_SIZE = 16384
 _RAW_PATHS = frozenset({"/websocket", "/websocket/", "/sockjs/websocket", "/sockjs/websocket/"})
@@ -52,12 +55,16 @@ class Application:
         on_connection: runs the whole DDP session of one WebSocket; the connection is closed when it returns.
         handler: answers plain requests for paths that are not the server's own; None: they are not found.
         limits: what one WebSocket client may take up.
+        sockjs: what SockJS leaves to the server.
+        sessions: the SockJS sessions of its other transports, running; None: there are only WebSockets.
         forwarded_count: how many proxies stand before the server, see `forwarded`.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]]
     handler: Handler | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    sockjs: sockjs.Options = dataclasses.field(default_factory=sockjs.Options)
+    sessions: Sessions | None = None
     forwarded_count: int = 0
 
 
@@ -102,6 +109,8 @@ class _Conversation:
     def __init__(self, stream: trio.abc.Stream, app: Application) -> None:
         self._stream = stream
         self._app = app
+        self._transports = Transports(app.sessions, app.sockjs) if app.sessions is not None else None
+        self._gone = False  # whether the client went away while it was sent a response
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._address, self._port = sockets.peer_of(stream)
         self.client = Request("", "", client_address=self._address, client_port=self._port).client
@@ -162,17 +171,21 @@ class _Conversation:
         if self._app.forwarded_count:
             request = self._forwarded(request)
         with trio.move_on_after(BODY_SECONDS) as waiting:
-            body = await self._read_body()
+            body = await self._read_body(self._most_body_bytes(request))
         if waiting.cancelled_caught:
             raise _Refused(Response.text(408, "408 Request Timeout\n"))
         return dataclasses.replace(request, body=body) if body else request
+
+    def _most_body_bytes(self, request: Request) -> int:
+        for_sockjs = self._transports.most_body_bytes(request.raw_path) if self._transports else 0
+        return max(MAX_BODY_BYTES, for_sockjs)
 
     def _forwarded(self, request: Request) -> Request:
         address = forwarded.client_address(request.http_headers, self._address, self._app.forwarded_count)
         port = self._port if address == self._address else None
         return dataclasses.replace(request, client_address=address, client_port=port)
 
-    async def _read_body(self) -> bytes:
+    async def _read_body(self, most: int) -> bytes:
         body = bytearray()
         while True:
             event = self._next_event()
@@ -182,7 +195,7 @@ class _Conversation:
                 self._http.receive_data(bytes(await self._stream.receive_some(_READ_SIZE)))
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > most:
                     raise _Refused(Response.text(413, "413 Content Too Large\n"))
             else:  # EndOfMessage
                 return bytes(body)
@@ -200,30 +213,38 @@ class _Conversation:
 
     # Answering
 
-    async def _answer(self, request: Request) -> Response | _Upgrade:
+    async def _answer(self, request: Request) -> Response | StreamingResponse | _Upgrade:
         """Send the answer to a request, unless it is to become a WebSocket."""
         wire = _wire_of(request.raw_path)
-        outcome: Response | _Upgrade
+        outcome: Response | StreamingResponse | _Upgrade
         if wire is not None:
             outcome = self._upgrade(request, wire)
         elif request.raw_path == sockjs.PREFIX or request.raw_path.startswith(f"{sockjs.PREFIX}/"):
-            outcome = sockjs.respond(request)
+            outcome = await self._ask_sockjs(request)
         elif request.method == "OPTIONS" and request.target == "*":
             outcome = Response(204, (("Allow", "GET, HEAD, OPTIONS"),))
         else:
             outcome = await self._ask_handler(request)
+        if isinstance(outcome, _Upgrade):
+            return outcome
+        logger.debug("%s %s %s: %d", request.client, request.method, request.target, outcome.status)
         if isinstance(outcome, Response):
-            logger.debug("%s %s %s: %d", request.client, request.method, request.target, outcome.status)
             await self._send(outcome, without_body=request.method == "HEAD")
+        else:
+            await self._stream_response(request, outcome)
         return outcome
 
-    async def _ask_handler(self, request: Request) -> Response:
+    async def _ask_sockjs(self, request: Request) -> Response | StreamingResponse:
+        answer = await self._transports.respond(request) if self._transports else None
+        return answer or sockjs.respond(request, self._app.sockjs)
+
+    async def _ask_handler(self, request: Request) -> Response | StreamingResponse:
         if self._app.handler is None:
             return not_found()
         try:
             return await self._app.handler(request) or not_found()
         except Exception:
-            logger.exception("answering %s %s of %s failed", request.method, request.target, request.client)
+            logger.exception(_FAILED, request.method, request.target, request.client)
             return Response.text(500, "500 Internal Server Error\n")
 
     def _upgrade(self, request: Request, wire: Wire) -> Response | _Upgrade:
@@ -263,6 +284,52 @@ class _Conversation:
             *([] if without_body or not response.body else [h11.Data(data=response.body)]),
             h11.EndOfMessage(),
         )
+
+    async def _stream_response(self, request: Request, response: StreamingResponse) -> None:
+        head = h11.Response(
+            status_code=response.status, headers=[*response.headers, ("Date", formatdate(usegmt=True))]
+        )
+        if request.method == "HEAD":
+            await self._send_event(head, h11.EndOfMessage())
+            return
+        waiting: list[h11.Event] = [head]
+
+        async def send(data: bytes) -> None:
+            if data:
+                events = [*waiting, h11.Data(data=data)]
+                waiting.clear()
+                await self._send_event(*events)
+
+        failed = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            try:
+                await response.run(send)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise
+            except Exception:
+                logger.exception(
+                    "answering %s %s of %s failed", request.method, request.target, request.client
+                )
+                failed = True
+            nursery.cancel_scope.cancel()
+        if failed and waiting:
+            await self._send(Response.text(500, "500 Internal Server Error\n"))
+        elif not failed and not self._gone:
+            await self._send_event(*waiting, h11.EndOfMessage())
+
+    async def _watch(self, response: trio.CancelScope) -> None:
+        """Cancel a response when its client goes away; what it sends meanwhile is for later."""
+        while len(self._http.trailing_data[0]) < _READ_SIZE:
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except trio.BrokenResourceError:
+                data = b""
+            self._http.receive_data(bytes(data))
+            if not data:
+                self._gone = True
+                response.cancel()
+                return
 
     async def _send_event(self, *events: h11.Event) -> None:
         data = b"".join(self._http.send(event) or b"" for event in events)

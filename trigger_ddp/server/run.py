@@ -27,11 +27,13 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
+from trigger_ddp.server import sockjs
 from trigger_ddp.server.conversation import opener
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import accept_forever, open_listeners, url
+from trigger_ddp.server.sockjs_registry import Sessions
 from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.workers import Workers
 
@@ -193,15 +195,23 @@ async def _main(
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
             listeners = await open_listeners(options.binds)
+            limits = Limits(
+                max_message_bytes=conf.max_message_bytes,
+                outbox_bytes=conf.outbox_bytes,
+                outbox_seconds=conf.outbox_seconds,
+                sockjs_disconnect_delay=conf.sockjs_disconnect_delay,
+                sockjs_sessions=conf.sockjs_sessions,
+                sockjs_sessions_per_address=conf.sockjs_sessions_per_address,
+            )
+            sessions = Sessions(opener(service), limits)
+            await nursery.start(sessions.run)
             application = Application(
                 on_connection=opener(service),
                 handler=options.handler,
+                limits=limits,
+                sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
+                sessions=sessions,
                 forwarded_count=conf.forwarded_count,
-                limits=Limits(
-                    max_message_bytes=conf.max_message_bytes,
-                    outbox_bytes=conf.outbox_bytes,
-                    outbox_seconds=conf.outbox_seconds,
-                ),
             )
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners]

@@ -32,12 +32,12 @@ from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server.backoff import Backoff
+from trigger_ddp.server.connection import Connection
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.users import Users, Watch
-from trigger_ddp.server.websocket import Connection
 from trigger_ddp.server.workers import Workers
 
 if TYPE_CHECKING:

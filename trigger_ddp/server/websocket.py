@@ -12,7 +12,6 @@ trio-websocket speaks the protocol; it is imported here and nowhere else. What i
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -23,6 +22,7 @@ import trio_websocket
 from trigger_ddp.protocol import frames
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import sockjs
+from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request
 from trigger_ddp.server.outbox import Outbox, OutboxStatistics
 
@@ -38,39 +38,8 @@ _CLOSE_OPCODE = 0x88
 _UNFINISHED_ALLOWANCE = 256 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may take up.
-
-    Args:
-        max_message_bytes: largest message a client may send; a larger one closes with 1009.
-        outbox_bytes: most bytes waiting for a slow client before it is cut off.
-        outbox_seconds: longest that a byte may wait for a slow client before it is cut off.
-        close_seconds: how long a client may take to answer a close frame.
-        sockjs_heartbeat: seconds between SockJS heartbeats; 0 turns them off.
-    """
-
-    max_message_bytes: int = 8 * 1024 * 1024
-    outbox_bytes: int = 64 * 1024 * 1024
-    outbox_seconds: float = 30.0
-    close_seconds: float = 5.0
-    sockjs_heartbeat: float = 45.0
-
-
-class ConnectionClosed(Exception):
-    """There are no more messages: the connection is closed or closing.
-
-    Args:
-        reason: for the log.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Connection:
-    """A WebSocket client after the handshake, as the DDP session sees it.
+class WebSocketConnection:
+    """A WebSocket client after the handshake: a `Connection`.
 
     One task at a time may be in `receive()`, and one should nearly always be: while a message is not
     taken, pings are not answered and the client's going is not noticed. All else may be called by any
@@ -405,11 +374,11 @@ async def serve(
     async with trio.open_nursery() as nursery:
         channel = _Channel(stream, nursery, limits, head=head, early=early)
         reader = _Reader(channel, limits, request.client)
-        connection: Connection | None = None
+        connection: WebSocketConnection | None = None
         try:
             websocket = await nursery.start(reader.run, name=f"reader {request.client}")
             if websocket is not None:
-                connection = Connection(wire, request, channel, reader, websocket, limits)
+                connection = WebSocketConnection(wire, request, channel, reader, websocket, limits)
                 await _converse(connection, on_connection, nursery)
         finally:
             if connection is not None:
@@ -422,7 +391,9 @@ async def serve(
 
 
 async def _converse(
-    connection: Connection, on_connection: Callable[[Connection], Awaitable[None]], nursery: trio.Nursery
+    connection: WebSocketConnection,
+    on_connection: Callable[[Connection], Awaitable[None]],
+    nursery: trio.Nursery,
 ) -> None:
     logger.debug("%r opened", connection)
     if connection.wire is Wire.SOCKJS:

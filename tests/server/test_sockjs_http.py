@@ -1,0 +1,757 @@
+"""SockJS without a WebSocket, byte for byte as its protocol's own tests have it (sockjs-protocol 0.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from tests.server.network import Served, WireClient, echo, errors, in_mock_time, in_trio, serving, until
+from tests.server.test_http import ask, request
+from trigger_ddp.protocol import frames
+from trigger_ddp.server import sockjs
+from trigger_ddp.server.connection import Connection, Limits
+
+FORM = "Content-Type: application/x-www-form-urlencoded"
+SCRIPT = "application/javascript; charset=UTF-8"
+NOT_CACHED = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
+PRELUDE = b"h" * 2048 + b"\n"
+ANOTHER = b'c[2010,"Another connection still open"]'
+INTERRUPTED = b'c[1002,"Connection interrupted"]'
+GO_AWAY = b'c[3000,"Go away!"]'
+
+
+async def close(connection: Connection) -> None:
+    """The session of the protocol tests' service that closes at once."""
+
+
+class Stream:
+    """A response that comes in chunks."""
+
+    def __init__(self, client: WireClient) -> None:
+        self.client = client
+        self.headers: dict[str, str] = {}
+
+    async def ask(self, data: bytes) -> int:
+        await self.client.send(data)
+        first, *lines = (await self.client.head()).strip().split("\r\n")
+        self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        return int(first.split()[1])
+
+    async def chunk(self) -> bytes:
+        """The next chunk; empty at the end of the response."""
+        size = b""
+        while not size.endswith(b"\r\n"):
+            size += await self.client.exactly(1)
+        data = await self.client.exactly(int(size, 16))
+        assert await self.client.exactly(2) == b"\r\n"
+        return data
+
+    async def rest(self) -> bytes:
+        body = b""
+        while data := await self.chunk():
+            body += data
+        return body
+
+
+async def asked(served: Served, line: str, *headers: str, body: bytes = b"") -> Stream:
+    stream = Stream(WireClient(await served.connect()))
+    assert await stream.ask(request(line, *headers, body=body)) == 200
+    return stream
+
+
+async def whole(served: Served, line: str, *headers: str, body: bytes = b"") -> bytes:
+    """The body of a response that comes in chunks."""
+    stream = await asked(served, line, *headers, body=body)
+    data = await stream.rest()
+    await stream.client.stream.aclose()
+    return data
+
+
+async def send(served: Served, body: bytes, session: str = "s", **expected: int) -> bytes:
+    client = WireClient(await served.connect())
+    status, _, answer = await ask(client, request(f"POST /sockjs/000/{session}/xhr_send", body=body))
+    assert status == expected.get("status", 204), answer
+    await client.stream.aclose()
+    return answer
+
+
+async def poll(served: Served, session: str = "s") -> bytes:
+    return await whole(served, f"POST /sockjs/000/{session}/xhr")
+
+
+async def poll_for(served: Served, count: int) -> list[str]:
+    """So many messages, in however many responses they come."""
+    got: list[str] = []
+    while len(got) < count:
+        got += json.loads((await poll(served))[1:])
+    return got
+
+
+def assert_not_cached(headers: dict[str, str]) -> None:
+    assert headers["cache-control"] == NOT_CACHED
+    assert not {"expires", "last-modified", "set-cookie"} & set(headers)
+
+
+# Resources of no session
+
+
+@in_trio
+async def test_the_iframe_page() -> None:
+    async with serving() as served:
+        client = WireClient(await served.connect())
+        for name in (
+            "iframe.html", "iframe-a.html", "iframe-.html", "iframe-0.1.2abc-dirty.2144.html",
+            "iframe-a.html?t=1234",
+        ):  # fmt: skip
+            status, headers, body = await ask(client, request(f"GET /sockjs/{name}"))
+            assert status == 200
+            assert headers["content-type"] == "text/html; charset=UTF-8"
+            assert headers["cache-control"] == "public, max-age=31536000"
+            assert headers["expires"].endswith(" GMT")
+            assert not {"last-modified", "set-cookie"} & set(headers)
+            assert body.startswith(b"<!DOCTYPE html>\n<html>\n<head>\n  <meta http-equiv")
+            assert b'<script src="https://cdn.jsdelivr.net/npm/sockjs-client@' in body
+            assert body.endswith(b"used for cross domain magic.</p>\n</body>\n</html>")
+        tag = headers["etag"]
+        status, headers, body = await ask(client, request("GET /sockjs/iframe.html", f"If-None-Match: {tag}"))
+        assert (status, body) == (304, b"")
+        assert "content-type" not in headers
+        for name in ("iframe.htm", "iframe", "IFRAME.HTML", "iframe.HTML", "iframe.xml", "iframe-/.html"):
+            assert (await ask(client, request(f"GET /sockjs/{name}")))[0] == 404
+        status, headers, _ = await ask(client, request("POST /sockjs/iframe.html", body=b"x"))
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+
+@in_trio
+async def test_the_iframe_page_names_the_script_that_is_set() -> None:
+    async with serving(sockjs=sockjs.Options('/a.js?"<b>')) as served:
+        client = WireClient(await served.connect())
+        _, _, body = await ask(client, request("GET /sockjs/iframe.html"))
+        assert b'<script src="/a.js?&quot;&lt;b&gt;"></script>' in body
+
+
+# Paths, methods and preflights
+
+
+@in_trio
+async def test_any_value_may_be_a_session_and_the_server_part_is_ignored() -> None:
+    async with serving() as served:
+        for path in ("/a/a", "/_/_", "/1/", "/1/1", "/abcdefgh_i-j%20/abcdefg_i-j%20"):
+            if path != "/1/":
+                assert await whole(served, f"POST /sockjs{path}/xhr") == b"o\n"
+        await send(served, b'["a"]', "1")
+        assert await whole(served, "POST /sockjs/999/1/xhr/") == b'a["a"]\n'
+        client = WireClient(await served.connect())
+        for path in ("//", "/a./a", "/a/a.", "/./.", "/", "///", "/a/" + "b" * 257):
+            for method in ("GET", "POST"):
+                assert (await ask(client, request(f"{method} /sockjs{path}/xhr")))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("transport", "allowed"),
+    [
+        ("xhr", "OPTIONS, POST"), ("xhr_streaming", "OPTIONS, POST"), ("xhr_send", "OPTIONS, POST"),
+        ("eventsource", "GET"), ("htmlfile", "GET"), ("jsonp", "GET"), ("jsonp_send", "POST"),
+    ],
+)  # fmt: skip
+def test_other_methods_are_not_allowed(transport: str, allowed: str) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with serving() as served:
+            client = WireClient(await served.connect())
+            for method in {"GET", "POST", "PUT", "OPTIONS"} - set(allowed.split(", ")):
+                got = await ask(client, request(f"{method} /sockjs/000/s/{transport}"))
+                assert (got[0], got[1]["allow"], got[2]) == (405, allowed, b"")
+                assert "content-type" not in got[1]
+
+    scenario()
+
+
+@in_trio
+async def test_preflights() -> None:
+    async with serving() as served:
+        client = WireClient(await served.connect())
+        for transport in ("xhr", "xhr_send", "xhr_streaming"):
+            for origin in ("test", "null"):
+                status, headers, body = await ask(
+                    client,
+                    request(
+                        f"OPTIONS /sockjs/abc/abc/{transport}", f"Origin: {origin}",
+                        "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: a, b, c",
+                    ),
+                )  # fmt: skip
+                assert (status, body) == (204, b"")
+                assert headers["cache-control"] == "public, max-age=31536000"
+                assert headers["expires"].endswith(" GMT")
+                assert headers["access-control-max-age"] == "31536000"
+                assert headers["access-control-allow-methods"] == "OPTIONS, POST"
+                assert headers["access-control-allow-origin"] == origin
+                assert headers["access-control-allow-credentials"] == "true"
+                assert headers["access-control-allow-headers"] == "a, b, c"
+
+
+# Transports
+
+
+@in_trio
+async def test_xhr() -> None:
+    async with serving() as served:
+        stream = await asked(served, "POST /sockjs/000/s/xhr", "Origin: test")
+        assert stream.headers["content-type"] == SCRIPT
+        assert stream.headers["access-control-allow-origin"] == "test"
+        assert stream.headers["access-control-allow-credentials"] == "true"
+        assert_not_cached(stream.headers)
+        assert await stream.rest() == b"o\n"
+        # the connection goes on
+        status, headers, body = await ask(
+            stream.client, request("POST /sockjs/000/s/xhr_send", "Origin: test", body=b'["x"]')
+        )
+        assert (status, body) == (204, b"")
+        assert headers["content-type"] == "text/plain; charset=UTF-8"
+        assert headers["access-control-allow-origin"] == "test"
+        assert_not_cached(headers)
+        assert await stream.ask(request("POST /sockjs/000/s/xhr")) == 200
+        assert stream.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in stream.headers
+        assert await stream.rest() == b'a["x"]\n'
+        # one who waits is woken
+        await stream.client.send(request("POST /sockjs/000/s/xhr"))
+        await send(served, b'["y"]')
+        await stream.client.head()
+        assert await stream.rest() == b'a["y"]\n'
+
+
+@in_trio
+async def test_what_can_not_be_sent() -> None:
+    async with serving() as served:
+        assert await poll(served) == b"o\n"
+        assert b"Broken JSON encoding." in await send(served, b'["x', status=500)
+        assert b"Broken JSON encoding." in await send(served, b'["\xff"]', status=500)
+        assert b"Payload expected." in await send(served, b"[" * 100_000, status=500)
+        assert b"Payload expected." in await send(served, b"", status=500)
+        assert b"Payload expected." in await send(served, b'{"x":1}', status=500)
+        assert b"Payload expected." in await send(served, b"[1]", status=500)
+        await send(served, b"[]")
+        await send(served, b'["a"]')
+        assert await poll(served) == b'a["a"]\n'
+        await send(served, b'["a"]', "nobody", status=404)
+        for kind in ("text/plain", "T", "application/json", "application/xml", "", "text/xml; charset=utf-8"):
+            client = WireClient(await served.connect())
+            asking = request("POST /sockjs/000/s/xhr_send", f"Content-Type: {kind}", body=b'["b"]')
+            assert (await ask(client, asking))[0] == 204
+        assert await poll_for(served, 6) == ["b"] * 6
+
+
+@in_trio
+async def test_xhr_streaming() -> None:
+    async with serving() as served:
+        stream = await asked(served, "POST /sockjs/000/s/xhr_streaming", "Origin: test")
+        assert stream.headers["content-type"] == SCRIPT
+        assert stream.headers["access-control-allow-origin"] == "test"
+        assert stream.headers["transfer-encoding"] == "chunked"
+        assert stream.headers["x-accel-buffering"] == "no"
+        assert_not_cached(stream.headers)
+        assert await stream.chunk() == PRELUDE
+        assert await stream.chunk() == b"o\n"
+        await send(served, b'["x"]')
+        assert await stream.chunk() == b'a["x"]\n'
+
+
+@in_trio
+async def test_eventsource() -> None:
+    async with serving() as served:
+        stream = await asked(served, "GET /sockjs/000/s/eventsource")
+        assert stream.headers["content-type"] == "text/event-stream"
+        assert_not_cached(stream.headers)
+        assert await stream.chunk() == b"\r\n"
+        assert await stream.chunk() == b"data: o\r\n\r\n"
+        await send(served, b'["x"]')
+        assert await stream.chunk() == b'data: a["x"]\r\n\r\n'
+        await send(served, rb'["  \u0000\n\r "]')
+        assert await stream.chunk() == b'data: a["  \\u0000\\n\\r "]\r\n\r\n'
+        await send(served, b'["100 %"]')  # sockjs-client has it through decodeURI()
+        assert await stream.chunk() == b'data: a["100 %25"]\r\n\r\n'
+
+
+HTMLFILE = rb"""
+<!doctype html>
+<html><head>
+  <meta http-equiv="X-UA-Compatible" content="IE=edge" />
+  <meta http-equiv="Content-Type" content="text/html; charset=UTF-8" />
+</head><body><h2>Don't panic!</h2>
+  <script>
+    document.domain = document.domain;
+    var c = parent.callback;
+    c.start();
+    function p(d) {c.message(d);};
+    window.onload = function() {c.stop();};
+  </script>
+""".strip()
+
+
+@in_trio
+async def test_htmlfile() -> None:
+    async with serving() as served:
+        stream = await asked(served, "GET /sockjs/000/s/htmlfile?c=%63allback")
+        assert stream.headers["content-type"] == "text/html; charset=UTF-8"
+        assert_not_cached(stream.headers)
+        head = await stream.chunk()
+        assert head.strip() == HTMLFILE
+        assert len(head) == 1024 + 4
+        assert await stream.chunk() == b'<script>\np("o");\n</script>\r\n'
+        await send(served, b'["x"]')
+        assert await stream.chunk() == b'<script>\np("a[\\"x\\"]");\n</script>\r\n'
+        await send(served, b'["</script>"]')
+        assert rb'p("a[\"\u003c/script>\"]");' in await stream.chunk()
+
+
+@in_trio
+async def test_jsonp() -> None:
+    async with serving() as served:
+        stream = await asked(served, "GET /sockjs/000/s/jsonp?c=%63allback")
+        assert stream.headers["content-type"] == SCRIPT
+        assert stream.headers["x-content-type-options"] == "nosniff"
+        assert_not_cached(stream.headers)
+        assert await stream.rest() == b'/**/callback("o");\r\n'
+        client = stream.client
+        post = "POST /sockjs/000/s/jsonp_send"
+        status, headers, body = await ask(client, request(post, FORM, body=b"d=%5B%22x%22%5D"))
+        assert (status, body) == (200, b"ok")
+        assert headers["content-type"] == "text/plain; charset=UTF-8"
+        assert_not_cached(headers)
+        assert await stream.ask(request("GET /sockjs/000/s/jsonp?callback=_jp.a1")) == 200
+        assert await stream.rest() == b'/**/_jp.a1("a[\\"x\\"]");\r\n'
+        status, _, body = await ask(client, request(post, FORM, body=b"d=%5B%22x"))
+        assert (status, body) == (500, b"Broken JSON encoding.\n")
+        for data in (b"", b"d=", b"p=p"):
+            status, _, body = await ask(client, request(post, FORM, body=data))
+            assert (status, body) == (500, b"Payload expected.\n")
+        assert (await ask(client, request(post, FORM, body=b"d=%5B%5D")))[2] == b"ok"
+        for sent, kind, got in (
+            (b"p=p&d=%5B%22a+bc%22%5D", FORM, b"a bc"), (b'["%61bc"]', "Content-Type: text/plain", b"%61bc")
+        ):  # fmt: skip
+            assert (await ask(client, request(post, kind, body=sent)))[2] == b"ok"
+            assert await stream.ask(request("GET /sockjs/000/s/jsonp?c=x")) == 200
+            assert await stream.rest() == b'/**/x("a[\\"' + got + b'\\"]");\r\n'
+        assert (await ask(client, request(post.replace("/s/", "/nobody/"), FORM, body=b"d=[]")))[0] == 404
+
+
+@pytest.mark.parametrize("transport", ["jsonp", "htmlfile"])
+def test_callbacks_are_looked_at(transport: str) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with serving() as served:
+            client = WireClient(await served.connect())
+            for query in ("", "?", "?c=", "?d=x"):
+                status, _, body = await ask(client, request(f"GET /sockjs/a/a/{transport}{query}"))
+                assert (status, body) == (500, b'"callback" parameter required\n')
+            for name in ("%20", "*", "abc(", "abc%28", "a" * 33, "%C3%A9", "a%0A"):
+                status, _, body = await ask(client, request(f"GET /sockjs/a/a/{transport}?c={name}"))
+                assert (status, body) == (500, b'invalid "callback" parameter\n')
+            assert await poll(served, "a") == b"o\n"  # none of them has opened it
+
+    scenario()
+
+
+@in_trio
+async def test_characters_that_browsers_mangle_are_escaped() -> None:
+    fragile = re.compile("[\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]")
+    text = "".join(chr(i) for i in range(0x20, 0x10000) if not 0xD800 <= i < 0xE000) + "\U0001f30d"
+    async with serving() as served:
+        assert await poll(served) == b"o\n"
+        await send(served, json.dumps([text]).encode())
+        body = await poll(served)
+    assert fragile.search(body.decode()) is None
+    assert json.loads(body[1:]) == [text]
+    assert b"\\u2028\\u2029" in body
+
+
+# One receives at a time, and what ends a session
+
+
+@in_trio
+async def test_one_receives_at_a_time() -> None:
+    async with serving() as served:
+        first = await asked(served, "POST /sockjs/000/s/xhr_streaming")
+        assert await first.chunk() + await first.chunk() == PRELUDE + b"o\n"
+        assert await whole(served, "POST /sockjs/000/s/xhr_streaming") == PRELUDE + ANOTHER + b"\n"
+        assert await poll(served) == ANOTHER + b"\n"
+        assert await whole(served, "GET /sockjs/000/s/jsonp?c=x") == (
+            b'/**/x("c[2010,\\"Another connection still open\\"]");\r\n'
+        )
+        await send(served, b'["x"]')
+        assert await first.chunk() == b'a["x"]\n'
+
+
+@in_trio
+async def test_a_session_that_closes_says_so_until_it_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(close, limits=Limits(sockjs_disconnect_delay=0.3)) as served:
+        assert await poll(served) == b"o\n"
+        assert await poll(served) == GO_AWAY + b"\n"
+        assert await poll(served) == GO_AWAY + b"\n"
+        await send(served, b'["ignored"]')
+        assert await whole(served, "GET /sockjs/000/s/jsonp?c=x") == b'/**/x("c[3000,\\"Go away!\\"]");\r\n'
+        assert await whole(served, "GET /sockjs/000/t/eventsource") == (
+            b"\r\ndata: o\r\n\r\ndata: " + GO_AWAY + b"\r\n\r\n"
+        )
+        await trio.sleep(0.4)
+        assert await poll(served) == b"o\n"
+    assert errors(caplog) == []
+
+
+@in_trio
+async def test_streams_end_behind_the_close() -> None:
+    async with serving(close) as served:
+        for _ in range(2):
+            stream = await asked(served, "POST /sockjs/000/s/xhr_streaming")
+            assert await stream.rest() in (
+                PRELUDE + b"o\n" + GO_AWAY + b"\n",
+                PRELUDE + GO_AWAY + b"\n",
+            )
+        # HTTP/1.0 has no chunks
+        client = WireClient(await served.connect())
+        await client.send(b"POST /sockjs/000/t/xhr_streaming HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+        head = (await client.head()).lower()
+        assert "transfer-encoding" not in head
+        assert "content-length" not in head
+        assert "connection: close" in head
+        assert await client.rest() == PRELUDE + b"o\n" + GO_AWAY + b"\n"
+
+
+@asynccontextmanager
+async def listening_in(limits: Limits | None = None) -> AsyncIterator[tuple[Served, list[Connection]]]:
+    """A server that echoes, and its sessions as they come."""
+    connections: list[Connection] = []
+
+    async def session(connection: Connection) -> None:
+        connections.append(connection)
+        await echo(connection)
+
+    async with serving(session, limits=limits or Limits()) as served:
+        yield served, connections
+
+
+async def opened(served: Served, connections: list[Connection]) -> Connection:
+    """A session that has been opened by a poll."""
+    assert await poll(served) == b"o\n"
+    await until(lambda: connections, "the session")
+    return connections[0]
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+def test_who_breaks_off_has_lost_the_session(transport: str) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with listening_in() as (served, connections):
+            connection = await opened(served, connections)
+            client = WireClient(await served.connect())
+            await client.send(request(f"POST /sockjs/000/s/{transport}"))
+            with trio.move_on_after(0.1):
+                await connection.wait_closed()
+            assert not connection.closed
+            await client.stream.aclose()
+            await connection.wait_closed()
+            assert "broke off" in connection.close_reason
+            assert not connection.closed_here
+            assert await poll(served) == INTERRUPTED + b"\n"
+            assert await poll(served) == INTERRUPTED + b"\n"
+
+    scenario()
+
+
+@in_trio
+async def test_what_is_asked_for_behind_a_stream_waits_for_its_end() -> None:
+    async with serving() as served:
+        client = WireClient(await served.connect())
+        polling = request("POST /sockjs/000/s/xhr")
+        await client.send(polling + polling + polling)
+        stream = Stream(client)
+        await client.head()
+        assert await stream.rest() == b"o\n"
+        await send(served, b'["1"]')
+        await client.head()
+        assert await stream.rest() == b'a["1"]\n'
+        await send(served, b'["2"]')
+        await client.head()
+        assert await stream.rest() == b'a["2"]\n'
+
+
+@in_mock_time
+async def test_who_stays_away_has_lost_the_session() -> None:
+    async with listening_in(Limits(sockjs_disconnect_delay=60)) as (served, connections):
+        connection = await opened(served, connections)
+        await trio.sleep(59)
+        assert not connection.closed
+        await send(served, b'["x"]')
+        assert await poll(served) == b'a["x"]\n'
+        since = trio.current_time()
+        await connection.wait_closed()
+        assert 59.9 < trio.current_time() - since < 60.1
+        assert connection.close_reason == "the client has not come back for 60 seconds"
+
+
+@in_mock_time
+async def test_what_waits_too_long_is_the_end() -> None:
+    async with listening_in(Limits(outbox_seconds=30)) as (served, connections):
+        connection = await opened(served, connections)
+        await trio.sleep(5)
+        since = trio.current_time()
+        await send(served, b'["x"]')
+        await connection.wait_closed()
+        assert 29.9 < trio.current_time() - since < 30.1
+        assert "the client is too slow" in connection.close_reason
+        assert await poll(served) == INTERRUPTED + b"\n"
+
+
+@in_trio
+async def test_what_waits_is_bounded() -> None:
+    async with listening_in(Limits(outbox_bytes=1000)) as (served, connections):
+        connection = await opened(served, connections)
+        await send(served, json.dumps(["x" * 400]).encode())
+        await until(lambda: connection.statistics().bytes_waiting > 400, "the echo")
+        assert not connection.closed
+        await send(served, json.dumps(["x" * 700]).encode())
+        await connection.wait_closed()
+        assert "the client is too slow" in connection.close_reason
+        assert connection.statistics().bytes_waiting == 0
+        assert await poll(served) == INTERRUPTED + b"\n"
+
+
+@in_trio
+async def test_who_does_not_read_a_stream_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def session(connection: Connection) -> None:
+        frame = frames.frame(connection.wire, b"x" * 100_000)
+        while not connection.closed:
+            connection.push(frame)
+            connection.flush()
+            await connection.wait_at_most(1_000_000)
+        ended.set()
+
+    ended = trio.Event()
+    limits = Limits(outbox_seconds=0.5, sockjs_response_bytes=1 << 40)
+    async with serving(session, limits=limits) as served:
+        client = WireClient(await served.connect())
+        await client.send(request("POST /sockjs/000/s/xhr_streaming"))
+        await ended.wait()
+        assert not (await client.rest()).endswith(b"0\r\n\r\n")  # nobody takes that for the whole
+    assert errors(caplog) == []
+
+
+@in_mock_time
+async def test_heartbeats() -> None:
+    async with listening_in(Limits(sockjs_heartbeat=45)) as (served, _):
+        assert await poll(served) == b"o\n"
+        since = trio.current_time()
+        assert await poll(served) == b"h\n"
+        assert 44.9 < trio.current_time() - since < 45.1
+        stream = await asked(served, "GET /sockjs/000/s/eventsource")
+        assert await stream.chunk() == b"\r\n"
+        for number in (2, 3):
+            assert await stream.chunk() == b"data: h\r\n\r\n"
+            assert 45 * number - 0.1 < trio.current_time() - since < 45 * number + 0.1
+
+
+@in_trio
+async def test_a_stream_ends_after_so_many_bytes() -> None:
+    async with serving(limits=Limits(sockjs_response_bytes=4096)) as served:
+        stream = await asked(served, "POST /sockjs/000/s/xhr_streaming")
+        assert await stream.chunk() + await stream.chunk() == PRELUDE + b"o\n"
+        for _ in range(31):
+            await send(served, b'["' + b"x" * 128 + b'"]')
+            assert await stream.chunk() == b'a["' + b"x" * 128 + b'"]\n'
+        assert await stream.chunk() == b""
+        # and the client goes on with the next one, on the same connection
+        assert await stream.ask(request("GET /sockjs/000/s/eventsource")) == 200
+        assert await stream.chunk() == b"\r\n"
+        await send(served, b'["' + b"y" * 4096 + b'"]')
+        assert await stream.rest() == b'data: a["' + b"y" * 4096 + b'"]\r\n\r\n'
+
+
+@in_trio
+async def test_much_that_waits_comes_in_several_frames() -> None:
+    async with listening_in() as (served, connections):
+        connection = await opened(served, connections)
+        texts = [f"{number:05}" * 2000 for number in range(30)]
+        await send(served, json.dumps(texts).encode())
+        await until(lambda: connection.statistics().bytes_waiting == 30 * 10_003, "the echoes")
+        got: list[str] = []
+        while len(got) < len(texts):
+            part = json.loads((await poll(served))[1:])
+            assert len(part) <= 7
+            got += part
+        assert got == texts
+        statistics = connection.statistics()
+        assert (statistics.bytes_waiting, statistics.bytes_sent) == (0, 30 * 10_003)
+
+
+# A Connection
+
+
+@in_trio
+async def test_what_the_session_sees_of_its_client() -> None:
+    async with listening_in() as (served, connections):
+        assert await whole(served, "POST /sockjs/000/s/xhr?x=1", "X-A: one", body=b"{}") == b"o\n"
+        await until(lambda: connections, "the session")
+        (connection,) = connections
+        assert connection.client_address == "127.0.0.1"
+        assert connection.request.http_headers["x-a"] == "one"
+        assert connection.request.body == b""
+        assert (connection.closed, connection.closed_here, connection.close_reason) == (False, False, "")
+
+
+@in_trio
+async def test_closing_delivers_what_waits_and_the_reason() -> None:
+    async with listening_in() as (served, connections):
+        connection = await opened(served, connections)
+        connection.push(frames.frame(connection.wire, b"the last words"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.close, 1000, "done")
+            await until(lambda: connection.closed, "closing")
+            nursery.start_soon(connection.close)
+            connection.push(frames.frame(connection.wire, b"too late"))
+            assert await poll(served) == b'a["the last words"]\n'
+            assert await poll(served) == b'c[1000,"done"]\n'
+        assert connection.closed_here
+        assert connection.close_reason == "closed by the server: 1000 done"
+
+
+@in_mock_time
+async def test_closing_does_not_wait_for_ever() -> None:
+    async with listening_in(Limits(close_seconds=5)) as (served, connections):
+        connection = await opened(served, connections)
+        connection.push(frames.frame(connection.wire, b"x"))
+        since = trio.current_time()
+        await connection.close()
+        assert 4.9 < trio.current_time() - since < 5.1
+        assert await poll(served) == GO_AWAY + b"\n"
+
+
+@in_trio
+async def test_aborting_cuts_a_stream() -> None:
+    async with listening_in() as (served, connections):
+        stream = await asked(served, "POST /sockjs/000/s/xhr_streaming")
+        assert await stream.chunk() + await stream.chunk() == PRELUDE + b"o\n"
+        await until(lambda: connections, "the session")
+        connections[0].abort("no answer to a ping")
+        assert await stream.client.rest() == b""
+        assert await poll(served) == INTERRUPTED + b"\n"
+        assert connections[0].close_reason == "no answer to a ping"
+
+
+@in_trio
+async def test_a_session_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def session(connection: Connection) -> None:
+        await connection.receive()
+        raise ValueError("the session's own")
+
+    async with serving(session) as served:
+        assert await poll(served) == b"o\n"
+        await send(served, b'["x"]')
+        assert await poll(served) == b'c[1011,"Internal server error"]\n'
+    assert len(errors(caplog)) == 1
+    assert "the session's own" in caplog.text
+
+
+# Bounds on what comes in
+
+
+@in_trio
+async def test_too_large_a_message_closes() -> None:
+    async with serving(limits=Limits(max_message_bytes=600_000)) as served:
+        assert await poll(served) == b"o\n"
+        await send(served, json.dumps(["é" * 299_999]).encode())  # escaped, larger than other bodies may be
+        assert len(await poll(served)) > 500_000
+        await send(served, json.dumps(["é" * 300_001], ensure_ascii=False).encode())
+        assert await poll(served) == b'c[1009,"the message is too large"]\n'
+        assert await poll(served, "t") == b"o\n"
+        await send(served, json.dumps(["x" * 2_000_000]).encode(), "t", status=413)
+        await send(served, json.dumps(["x" * 1_100_000]).encode(), "nobody", status=413)
+
+
+@in_trio
+async def test_who_sends_faster_than_is_received_waits() -> None:
+    async def session(connection: Connection) -> None:
+        await go_on.wait()
+        await echo(connection)
+
+    go_on = trio.Event()
+    async with serving(session, limits=Limits(max_message_bytes=1024)) as served:
+        assert await poll(served) == b"o\n"
+        await send(served, json.dumps(["x" * 1000]).encode())
+        done = []
+
+        async def one_more() -> None:
+            await send(served, b'["y"]')
+            done.append(True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one_more)
+            await trio.sleep(0.2)
+            assert not done
+            await send(served, b'["z"]', status=503)
+            go_on.set()
+        assert await poll_for(served, 2) == ["x" * 1000, "y"]
+
+
+@in_mock_time
+async def test_who_waits_to_send_does_so_for_a_while() -> None:
+    async def session(connection: Connection) -> None:
+        await trio.sleep_forever()
+
+    async with serving(session, limits=Limits(max_message_bytes=1024, outbox_seconds=30)) as served:
+        assert await poll(served) == b"o\n"
+        await send(served, json.dumps(["x" * 1000]).encode())
+        since = trio.current_time()
+        await send(served, b'["y"]', status=503)
+        assert 29.9 < trio.current_time() - since < 30.1
+
+
+@in_trio
+async def test_sessions_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    limits = Limits(sockjs_sessions=3, sockjs_sessions_per_address=2)
+    async with serving(limits=limits) as served:
+        assert await poll(served, "a") == b"o\n"
+        assert await poll(served, "b") == b"o\n"
+        client = WireClient(await served.connect())
+        for name in ("c", "d"):
+            status, _, body = await ask(client, request(f"POST /sockjs/000/{name}/xhr"))
+            assert (status, body) == (503, b"503 Service Unavailable\n")
+        assert caplog.text.count("DDP_SOCKJS_SESSIONS_PER_ADDRESS are open with 127.0.0.1") == 1
+        await send(served, b'["x"]', "a")  # those that are open go on
+        assert await poll(served, "a") == b'a["x"]\n'
+    async with serving(limits=dataclasses.replace(limits, sockjs_sessions=1)) as served:
+        assert await poll(served, "a") == b"o\n"
+        client = WireClient(await served.connect())
+        assert (await ask(client, request("POST /sockjs/000/b/xhr")))[0] == 503
+
+
+@in_trio
+async def test_sessions_that_are_over_make_room() -> None:
+    async with serving(close, limits=Limits(sockjs_sessions=2, sockjs_sessions_per_address=2)) as served:
+        for name in "abcd":
+            assert await poll(served, name) == b"o\n"
+            assert await poll(served, name) == GO_AWAY + b"\n"
+        assert await poll(served, "d") == GO_AWAY + b"\n"
+        assert await poll(served, "a") == b"o\n"  # forgotten
+
+
+@in_trio
+async def test_the_cookie_of_load_balancers() -> None:
+    async with serving(sockjs=sockjs.Options(cookie=True)) as served:
+        client = WireClient(await served.connect())
+        _, headers, body = await ask(client, request("GET /sockjs/info"))
+        assert json.loads(body)["cookie_needed"] is True
+        assert "set-cookie" not in headers
+        stream = await asked(served, "POST /sockjs/000/s/xhr")
+        assert stream.headers["set-cookie"] == "JSESSIONID=dummy; path=/"
+        assert await stream.rest() == b"o\n"
+        stream = await asked(served, "GET /sockjs/000/t/eventsource", "Cookie: a=b; JSESSIONID=abc; c=d")
+        assert stream.headers["set-cookie"] == "JSESSIONID=abc; path=/"
+        _, headers, _ = await ask(client, request("POST /sockjs/000/s/jsonp_send", body=b'["x"]'))
+        assert headers["set-cookie"] == "JSESSIONID=dummy; path=/"
