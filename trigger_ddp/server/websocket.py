@@ -150,7 +150,7 @@ class WebSocketConnection:
         Nothing leaves before `flush()`. Ignored once the connection is closing. A client that can't
         keep up is cut off: see `close_reason`.
         """
-        if not self._channel.close_sent:
+        if self._closing is None and not self._channel.close_sent:
             self._channel.append(frame)
 
     def flush(self) -> None:
@@ -215,7 +215,7 @@ class WebSocketConnection:
         self.closed_here = True
         if self.wire is Wire.SOCKJS:
             told = (code, reason) if reason or code != 1000 else (3000, "Go away!")
-            self.push(frames.sockjs_close_frame(*told))
+            self._channel.append(frames.sockjs_close_frame(*told))  # after which SockJS allows no other
 
     async def beat(self) -> None:
         """Send SockJS heartbeats until cancelled."""
