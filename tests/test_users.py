@@ -362,7 +362,8 @@ def test_a_table_of_users_without_trigger_is_named_once(people: Database, server
 # -- the connection -------------------------------------------------------------------------------
 
 
-def test_what_methods_know_of_the_connection(people: Database, server: Server) -> None:
+def test_what_methods_know_of_the_connection(people: Database, serve: Callable[..., Server]) -> None:
+    server = serve(DDP_DISCONNECT_GRACE_PERIOD="0.1")
     with DDPClient(server.url) as client:
         (connected,) = [m for m in client.messages if m["msg"] == "connected"]
         assert ok(client.call("connection")) == [connected["session"], "127.0.0.1", "websocket"]
