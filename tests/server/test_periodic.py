@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,6 +21,16 @@ class Source:
         await trio.sleep_forever()
 
 
+async def serve_until(done: Callable[[], bool]) -> None:
+    async with Workers(1) as workers, trio.open_nursery() as nursery:
+        service = Service(Source(), workers, workers, Settings())  # type: ignore[arg-type]
+        await nursery.start(service.run)
+        with trio.fail_after(20):
+            while not done():
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+
+
 def test_it_is_called_on_a_worker_thread_and_survives_its_failures(caplog: pytest.LogCaptureFixture) -> None:
     threads: list[str] = []
 
@@ -28,18 +39,9 @@ def test_it_is_called_on_a_worker_thread_and_survives_its_failures(caplog: pytes
         if len(threads) == 1:
             raise RuntimeError("the first time")
 
-    async def main() -> None:
-        async with Workers(1) as workers, trio.open_nursery() as nursery:
-            service = Service(Source(), workers, workers, Settings())  # type: ignore[arg-type]
-            await nursery.start(service.run)
-            with trio.fail_after(20):
-                while len(threads) < 3:
-                    await trio.sleep(0.001)
-            nursery.cancel_scope.cancel()
-
     with API.restored():
         API.every(0.001, sweep)
-        trio.run(main)
+        trio.run(serve_until, lambda: len(threads) >= 3)
     assert all(name.startswith("trigger_ddp worker") for name in threads)
     assert "sweep" in caplog.text
     assert "the first time" in caplog.text
@@ -54,18 +56,9 @@ def test_an_async_function_runs_on_the_event_loop(caplog: pytest.LogCaptureFixtu
         if len(seen) == 1:
             raise RuntimeError("the first time")
 
-    async def main() -> None:
-        async with Workers(1) as workers, trio.open_nursery() as nursery:
-            service = Service(Source(), workers, workers, Settings())  # type: ignore[arg-type]
-            await nursery.start(service.run)
-            with trio.fail_after(20):
-                while len(seen) < 3:
-                    await trio.sleep(0.001)
-            nursery.cancel_scope.cancel()
-
     with API.restored():
         API.every(0.001, look)
-        trio.run(main)
+        trio.run(serve_until, lambda: len(seen) >= 3)
     here = threading.current_thread().name
     assert all(loop == here and thread.startswith("trigger_ddp worker") for loop, thread in seen)
     assert "the first time" in caplog.text
