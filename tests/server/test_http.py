@@ -73,6 +73,29 @@ async def demo(asked: Request) -> Response | None:
 
 
 @in_trio
+async def test_no_tunnel_begins_here() -> None:
+    """A page in answer to CONNECT would switch the connection to another protocol."""
+    async with serving(handler=demo) as served:
+        for target in ("/page", "localhost:443", "/websocket", "/sockjs/info"):
+            client = WireClient(await served.connect())
+            status, _, body = await ask(client, request(f"CONNECT {target}"))
+            assert (status, body) == (501, b"501 Not Implemented\n")
+            await client.stream.aclose()
+
+
+@in_trio
+async def test_a_broken_request_for_a_head_is_told_so_without_a_body() -> None:
+    async with serving(handler=demo) as served:
+        client = WireClient(await served.connect())
+        await client.send(request("HEAD /page", "Transfer-Encoding: chunked") + b"no chunk\r\n")
+        head = await client.head()
+        assert head.startswith("HTTP/1.1 400 ")
+        assert "connection: close" in head.lower()
+        assert await client.rest() == b""
+        await client.stream.aclose()
+
+
+@in_trio
 async def test_requests_follow_each_other_on_one_connection() -> None:
     async with serving(handler=demo) as served:
         client = WireClient(await served.connect())

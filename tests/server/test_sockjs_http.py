@@ -349,6 +349,10 @@ def test_callbacks_are_looked_at(transport: str) -> None:
             for name in ("%20", "*", "abc(", "abc%28", "a" * 33, "%C3%A9", "a%0A"):
                 status, _, body = await ask(client, request(f"GET /sockjs/a/a/{transport}?c={name}"))
                 assert (status, body) == (500, b'invalid "callback" parameter\n')
+            client = WireClient(await served.connect())
+            many = "&".join("a" * 101)
+            status, _, body = await ask(client, request(f"GET /sockjs/000/s/{transport}?{many}&c=f"))
+            assert (status, body) == (500, b'too many parameters beside "callback"\n')
             assert await poll(served, "a") == b"o\n"  # none of them has opened it
 
     scenario()
@@ -365,3 +369,19 @@ async def test_characters_that_browsers_mangle_are_escaped() -> None:
     assert fragile.search(body.decode()) is None
     assert json.loads(body[1:]) == [text]
     assert b"\\u2028\\u2029" in body
+
+
+@in_trio
+async def test_origins_that_no_browser_has_are_not_repeated() -> None:
+    """Headers of requests may hold any byte, those of responses are ASCII."""
+    strange = b"Origin: http://\xe9\r\nAccess-Control-Request-Headers: x-\xe9\r\n\r\n"
+    async with serving() as served:
+        for method, path, expected in [
+            ("GET", "/sockjs/info", 200), ("OPTIONS", "/sockjs/info", 204),
+            ("OPTIONS", "/sockjs/0/s/xhr", 204), ("POST", "/sockjs/0/s/xhr_send", 500),
+        ]:  # fmt: skip
+            client = WireClient(await served.connect())
+            status, headers, _ = await ask(client, request(f"{method} {path}")[:-2] + strange)
+            assert (status, headers["access-control-allow-origin"]) == (expected, "*")
+            assert "access-control-allow-headers" not in headers
+            await client.stream.aclose()

@@ -427,6 +427,22 @@ def test_violations_are_answered_with_their_code(
     assert errors(caplog) == []
 
 
+def test_a_first_frame_that_comes_with_the_handshake_is_answered_with_its_code(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with serving() as served:
+            for _ in range(20):  # the reader and the handshake race each other
+                client = await served.open(early=masked(3, b""))
+                assert await client.close_code() == 1002
+                assert await client.rest() == b""
+                await client.stream.aclose()
+
+    scenario()
+    assert errors(caplog) == []
+
+
 @pytest.mark.parametrize("text", ["{}", "[1]", '["a",null]', "nonsense", '["a"', "1", "[[]]", '["\\ud800"]'])
 def test_broken_sockjs_framing_closes(text: str) -> None:
     session = Recorded()

@@ -124,6 +124,7 @@ class _Conversation:
         self._transports = (
             Transports(app.sessions, app.sockjs, app.siblings) if app.sessions is not None else None
         )
+        self._is_head = False  # whether the request that is read, or was last, is a HEAD
         self._gone = False  # whether the client went away while it was sent a response
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._address, self._port = peer
@@ -138,7 +139,7 @@ class _Conversation:
                     return
                 outcome = await self._answer(request)
             except _Refused as refused:
-                await self._send(refused.response, close=True)
+                await self._send(refused.response, without_body=self._is_head, close=True)
                 outcome = refused.response
             if isinstance(outcome, _Upgrade):
                 await websocket.serve(
@@ -161,6 +162,7 @@ class _Conversation:
 
     async def _read(self, patience: float) -> Request | None:
         """The next request with its body, or None if the client has no more."""
+        self._is_head = False
         begun = bool(self._http.trailing_data[0])
         with trio.move_on_after(HEAD_SECONDS if begun else patience) as waiting:
             while (head := self._next_event()) is h11.NEED_DATA:
@@ -175,6 +177,7 @@ class _Conversation:
             return None
         if not isinstance(head, h11.Request):  # ConnectionClosed
             return None
+        self._is_head = head.method == b"HEAD"
         request = Request(
             method=head.method.decode("ascii"),
             target=_origin_form(head.target.decode("ascii")),
@@ -231,7 +234,9 @@ class _Conversation:
         """Send the answer to a request, unless it is to become a WebSocket."""
         wire = _wire_of(request.raw_path)
         outcome: Response | StreamingResponse | _Upgrade
-        if wire is not None:
+        if request.method == "CONNECT":  # a page in answer would be the beginning of a tunnel
+            outcome = Response.text(501, "501 Not Implemented\n")
+        elif wire is not None:
             outcome = self._upgrade(request, wire)
         elif request.raw_path == sockjs.PREFIX or request.raw_path.startswith(f"{sockjs.PREFIX}/"):
             outcome = await self._ask_sockjs(request)

@@ -146,16 +146,19 @@ def preflight(request: Request, methods: str, *more: tuple[str, str]) -> Respons
 
 
 def cross_origin(request: Request) -> tuple[tuple[str, str], ...]:
-    """SockJS clients ask with credentials, for which browsers want the origin itself and not ``*``."""
+    """SockJS clients ask with credentials, for which browsers want the origin itself and not ``*``.
+
+    What is not ASCII, as no browser writes it, is not repeated.
+    """
     headers = request.http_headers
-    if origin := headers.get("origin"):
+    if (origin := headers.get("origin")) and origin.isascii():
         allowed: tuple[tuple[str, str], ...] = (
             ("Access-Control-Allow-Credentials", "true"),
             ("Access-Control-Allow-Origin", origin),
         )
     else:
         allowed = (("Access-Control-Allow-Origin", "*"),)
-    if asked := headers.get("access-control-request-headers"):
+    if (asked := headers.get("access-control-request-headers")) and asked.isascii():
         allowed += (("Access-Control-Allow-Headers", asked),)
     return (*allowed, ("Vary", "Origin"))
 

@@ -230,7 +230,10 @@ class Transports:
 
 
 def _callback(request: Request) -> str:
-    query = parse_qs(request.query, keep_blank_values=True, max_num_fields=100)
+    try:
+        query = parse_qs(request.query, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        raise _Wrong('too many parameters beside "callback"') from None
     names = query.get("c") or query.get("callback")
     if not names or not names[0]:
         raise _Wrong('"callback" parameter required')

@@ -1,0 +1,62 @@
+"""One process of the fuzzer: ``python -m tests.fuzz.child TARGET SEED_OF_FINDINGS libFuzzer's arguments``.
+
+It goes on after a finding and keeps the input of each, once for each place that it is raised at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.fuzz.settings"
+
+with atheris.instrument_imports(include=["trigger_ddp", "h11", "wsproto", "trio_websocket"]):
+    import django
+
+    django.setup()
+    from tests.fuzz.targets import TARGETS
+
+_ROOT = Path(__file__).parents[2]
+
+
+def place(error: BaseException) -> str:
+    """Where an error comes from: its kind, and the last lines of ours on its way."""
+    while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    return " ".join(
+        [type(error).__name__, *(f"{Path(one.filename).name}:{one.lineno}" for one in frames[-4:])]
+    )
+
+
+def main() -> None:
+    name, findings, *arguments = sys.argv[1:]
+    run, folder = TARGETS[name].run, Path(findings)
+    known: set[str] = set()
+
+    def one(data: bytes) -> Any:
+        try:
+            run(data)
+        except Exception as error:  # noqa: BLE001 - every one is a finding
+            where = place(error)
+            if where not in known:
+                known.add(where)
+                folder.mkdir(parents=True, exist_ok=True)
+                path = folder / hashlib.sha256(data).hexdigest()[:12]
+                path.write_bytes(data)
+                print(f"FOUND {where}\n  {data[:300]!r}\n  in {path}", file=sys.stderr)
+                traceback.print_exc()
+                sys.stderr.flush()
+
+    atheris.Setup([sys.argv[0], *arguments], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
