@@ -101,7 +101,7 @@ def feed(data: bytes) -> None:
     clients: list[wire.Client] = []
 
     async def main() -> None:
-        early = cut.pop(0) if flags & _EARLY else b""
+        early = cut.pop(0) if cut and flags & _EARLY else b""
         client = wire.Client(filter(None, cut), 1000.0 if flags & _STAYS else 0.0, not flags & _READS_NOT)
         clients.append(client)
         await websocket.serve(
