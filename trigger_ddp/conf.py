@@ -41,6 +41,17 @@ class Settings:
     evaluation_threads: int = _setting(
         4, "threads that ask the database for live queries, each with a connection of its own", least=1
     )
+    wsgi_threads: int = _setting(
+        8, "threads for requests to the Django project, each with database connections of its own", least=1
+    )
+    wsgi_max_waiting: int = _setting(
+        1000, "requests that may wait for one of these threads; further ones are answered 503", least=0
+    )
+    wsgi_max_body_bytes: int = _setting(
+        100 * 1024 * 1024,
+        "size of the largest body of a request to the Django project, in bytes; 0: there is no limit",
+        least=0,
+    )
     forwarded_count: int = _setting(
         0,
         "proxies before the server that append to X-Forwarded-For: a client's address is that many from the "

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from trigger_ddp.server import access
+
 LogFormat = Literal["text", "json"]
 
 #: Attributes that every LogRecord has; what else is on one was passed as ``extra``.
@@ -34,7 +36,7 @@ class JSONFormatter(logging.Formatter):
         return msgspec.json.encode(entry, enc_hook=str).decode()
 
 
-def configure(verbosity: int, log_format: LogFormat) -> None:
+def configure(verbosity: int, log_format: LogFormat, *, access_log: bool = False) -> None:
     """Send the log to standard error.
 
     Loggers that the project's LOGGING setting configures keep their levels.
@@ -43,6 +45,7 @@ def configure(verbosity: int, log_format: LogFormat) -> None:
         verbosity: 0 warnings only, 1 what a person running the server wants to see, 2 and more everything
             of trigger_ddp, 3 everything of everyone.
         log_format: ``text`` or ``json``.
+        access_log: a line for each HTTP request.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -56,3 +59,4 @@ def configure(verbosity: int, log_format: LogFormat) -> None:
     ours = logging.getLogger("trigger_ddp")
     ours.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
     ours.propagate = True
+    access.logger.setLevel(logging.INFO if access_log else logging.WARNING)

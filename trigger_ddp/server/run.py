@@ -6,6 +6,7 @@ server has ended in good order, and raises `ConfigurationError` with one sentenc
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import signal
@@ -27,7 +28,7 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
-from trigger_ddp.server import main_task, siblings, sockjs
+from trigger_ddp.server import main_task, siblings, sockjs, wsgi_app
 from trigger_ddp.server.conversation import opener
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
@@ -37,12 +38,15 @@ from trigger_ddp.server.sockjs_registry import Sessions
 from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.worker import Worker
 from trigger_ddp.server.workers import Workers
+from trigger_ddp.server.wsgi import Gateway
+from trigger_ddp.server.wsgi_response import WSGIApplication
 
 logger = logging.getLogger("trigger_ddp.server")
 
 #: Seconds from the first SIGINT or SIGTERM until sessions that don't close by themselves are cut …
 DRAIN_SECONDS = 6.5
-#: … and then until database work that is still running is abandoned. Together less than ten.
+#: … and then until database work that is still running is abandoned: all of this again for the threads of
+#: methods, half of it for those of queries and of the Django project. Together less than ten.
 WORKERS_DRAIN_SECONDS = 1.5
 
 #: The oldest major version of PostgreSQL that the triggers are tested on.
@@ -56,7 +60,8 @@ class Options:
     Args:
         binds: addresses as ``--bind`` takes them.
         install_triggers: mend missing and outdated triggers instead of refusing to start.
-        handler: answers HTTP requests that are not the server's own.
+        handler: answers HTTP requests that are not the server's own, where the Django project does not.
+        wsgi: have the Django project answer them; None: if its settings name a WSGI_APPLICATION.
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
         worker: this process, if it is one of several, which has listening sockets; ``binds`` says nothing then.
         on_ready: called with the URLs once the server accepts connections.
@@ -65,6 +70,7 @@ class Options:
     binds: Sequence[str]
     install_triggers: bool = False
     handler: Handler | None = None
+    wsgi: bool | None = False
     certfile: str | None = None
     keyfile: str | None = None
     ca_certs: str | None = None
@@ -82,10 +88,15 @@ def serve(options: Options) -> None:
     certificates = _certificates(options)
     check_database(alias)  # first: some of Django's checks ask the database
     check_project()
+    application = wsgi_app.load() if _is_wsgi_wanted(options) else None
     check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
-    main_task.run(_main, options, conninfo, settings(), certificates)
+    main_task.run(_main, options, conninfo, settings(), certificates, application)
+
+
+def _is_wsgi_wanted(options: Options) -> bool:
+    return wsgi_app.is_named() if options.wsgi is None else options.wsgi
 
 
 def _certificates(options: Options) -> Certificates | None:
@@ -176,7 +187,11 @@ def stale_tables(alias: str) -> list[str]:
 
 
 async def _main(
-    options: Options, conninfo: str | dict[str, Any], conf: Settings, certificates: Certificates | None
+    options: Options,
+    conninfo: str | dict[str, Any],
+    conf: Settings,
+    certificates: Certificates | None,
+    wsgi: WSGIApplication | None,
 ) -> None:
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
@@ -185,11 +200,12 @@ async def _main(
         async with (
             Workers(conf.threads, drain_seconds=WORKERS_DRAIN_SECONDS) as workers,
             Workers(conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2) as evaluators,
+            _gateway(wsgi, conf, multiprocess=options.worker is not None) as web,
             trio.open_nursery() as nursery,
         ):
             service = Service(Listener(conninfo, decode), workers, evaluators, conf)
             accepting = trio.CancelScope()
-            nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
+            nursery.start_soon(_stop_at_signal, signals, service, web, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
             worker = options.worker
             listeners = worker.listeners() if worker else await open_listeners(options.binds)
@@ -209,13 +225,21 @@ async def _main(
                 limits=limits,
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
+                web=web,
                 forwarded_count=conf.forwarded_count,
                 siblings=siblings.Siblings(worker.number, worker.sibling_paths) if worker else None,
             )
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners]
             if worker:
-                here = dataclasses.replace(application, siblings=None, forwarded_count=0, head_at_once=True)
+                here = dataclasses.replace(
+                    application,
+                    siblings=None,
+                    forwarded_count=0,
+                    head_at_once=True,
+                    web=None,
+                    log_access=False,
+                )
                 asked = partial(siblings.serve, answer=partial(serve_stream, app=here))
                 nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
                 nursery.start_soon(worker.run)
@@ -233,6 +257,26 @@ async def _main(
     logger.info("stopped")
 
 
+@contextlib.asynccontextmanager
+async def _gateway(
+    application: WSGIApplication | None, conf: Settings, *, multiprocess: bool
+) -> AsyncIterator[Gateway | None]:
+    """The way to the Django project, with threads of its own; None if it is not served."""
+    if application is None:
+        yield None
+        return
+    drain_seconds = WORKERS_DRAIN_SECONDS / 2
+    async with Workers(conf.wsgi_threads, drain_seconds=drain_seconds, name="trigger_ddp web") as workers:
+        yield Gateway(
+            application,
+            workers,
+            max_waiting=conf.wsgi_max_waiting,
+            max_body_bytes=conf.wsgi_max_body_bytes,
+            forwarded_count=conf.forwarded_count,
+            multiprocess=multiprocess,
+        )
+
+
 async def _reload_at_signal(
     reloads: AsyncIterator[int], certificates: Certificates | None, service: Service
 ) -> None:
@@ -243,7 +287,11 @@ async def _reload_at_signal(
 
 
 async def _stop_at_signal(
-    signals: AsyncIterator[int], service: Service, accepting: trio.CancelScope, everything: trio.CancelScope
+    signals: AsyncIterator[int],
+    service: Service,
+    web: Gateway | None,
+    accepting: trio.CancelScope,
+    everything: trio.CancelScope,
 ) -> None:
     """Drain at the first signal; give up draining at the second, or when it takes too long."""
     signum = await anext(signals)
@@ -253,6 +301,8 @@ async def _stop_at_signal(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
             async with trio.open_nursery() as closing:
+                if web is not None:
+                    closing.start_soon(web.drained)
                 for connection in list(service.connections.values()):
                     closing.start_soon(connection.close, 1001, "the server is shutting down")
             nursery.cancel_scope.cancel()

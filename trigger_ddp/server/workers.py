@@ -59,13 +59,15 @@ class Workers:
         size: number of threads.
         drain_seconds: how long leaving the block waits for functions that are still running. The threads
             are daemons: one that hangs beyond that can't keep the process from ending.
+        name: of the threads, before their numbers.
     """
 
-    def __init__(self, size: int, *, drain_seconds: float = 10.0) -> None:
+    def __init__(self, size: int, *, drain_seconds: float = 10.0, name: str = "trigger_ddp worker") -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         self._size = size
         self._drain_seconds = drain_seconds
+        self._thread_name = name
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._unfinished: set[_Job] = set()
         self._open = False
@@ -78,7 +80,7 @@ class Workers:
         self._open = True
         self._alive = self._size
         for number in range(1, self._size + 1):
-            name = f"trigger_ddp worker {number}"
+            name = f"{self._thread_name} {number}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
         return self
 
