@@ -29,7 +29,7 @@ from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
 from trigger_ddp.server import main_task, siblings, sockjs, wsgi_app
-from trigger_ddp.server.conversation import opener
+from trigger_ddp.server.conversation import opener, take_over
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.service import Service
@@ -63,7 +63,7 @@ class Options:
         handler: answers HTTP requests that are not the server's own, where the Django project does not.
         wsgi: have the Django project answer them; None: if its settings name a WSGI_APPLICATION.
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
-        worker: this process, if it is one of several, which has listening sockets; ``binds`` says nothing then.
+        worker: this process, if it is one of several, which has listening sockets and needs no ``binds``.
         on_ready: called with the URLs once the server accepts connections.
     """
 
@@ -203,11 +203,12 @@ async def _main(
             _gateway(wsgi, conf, multiprocess=options.worker is not None) as web,
             trio.open_nursery() as nursery,
         ):
-            service = Service(Listener(conninfo, decode), workers, evaluators, conf)
+            worker = options.worker
+            others = siblings.Siblings(worker.number, worker.sibling_paths) if worker else None
+            service = Service(Listener(conninfo, decode), workers, evaluators, conf, others)
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, web, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
-            worker = options.worker
             listeners = worker.listeners() if worker else await open_listeners(options.binds)
             limits = Limits(
                 max_message_bytes=conf.max_message_bytes,
@@ -227,7 +228,7 @@ async def _main(
                 sessions=sessions,
                 web=web,
                 forwarded_count=conf.forwarded_count,
-                siblings=siblings.Siblings(worker.number, worker.sibling_paths) if worker else None,
+                siblings=others,
             )
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners]
@@ -240,7 +241,11 @@ async def _main(
                     web=None,
                     log_access=False,
                 )
-                asked = partial(siblings.serve, answer=partial(serve_stream, app=here))
+                asked = partial(
+                    siblings.serve,
+                    answer=partial(serve_stream, app=here),
+                    take_over=partial(take_over, service, limits),
+                )
                 nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
                 nursery.start_soon(worker.run)
             else:
@@ -303,7 +308,7 @@ async def _stop_at_signal(
             async with trio.open_nursery() as closing:
                 if web is not None:
                     closing.start_soon(web.drained)
-                for connection in list(service.connections.values()):
+                for connection in (*service.connections.values(), *service.passed_on):
                     closing.start_soon(connection.close, 1001, "the server is shutting down")
             nursery.cancel_scope.cancel()
     everything.cancel()
