@@ -41,7 +41,9 @@ class Refused(Exception):
 
 def refusal(status: int) -> Refused:
     """A `Refused` that says no more than its status."""
-    return Refused(Response.text(status, f"{status} {HTTPStatus(status).phrase}\n"))
+    # Python before 3.13 has the name of an older RFC.
+    phrase = "Content Too Large" if status == 413 else HTTPStatus(status).phrase
+    return Refused(Response.text(status, f"{status} {phrase}\n"))
 
 
 class HTTPStream:

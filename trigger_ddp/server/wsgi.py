@@ -121,8 +121,7 @@ class Gateway:
             raise Refused(OwnResponse.text(503, "503 Service Unavailable\n", retry))
         environ = self._environ(http, request)
         await exchange.run(self._workers, self._application, environ)
-        if http.response_complete and not http.request_complete and not http.client_waits:
-            await exchange.discard()
+        await exchange.discard()
 
     def _environ(self, http: HTTPStream, request: Request) -> dict[str, Any]:
         own = "https" if isinstance(http.stream, trio.SSLStream) else "http"
@@ -138,9 +137,9 @@ class Gateway:
 class _Exchange:
     """One request and its response, between the connection's task and the application's thread.
 
-    The thread gives orders and is never owed more than one answer; after a part of a response it goes on
-    without it, and looks at it before its next order. Each order is answered, whatever happens to the task,
-    so the thread can't be left waiting.
+    The thread gives orders, each of which is answered, whatever happens to the task: the thread can't be left
+    waiting. After a part of a response it goes on without the answer, and looks at it before the next part;
+    so one part is sent while the next is made, and after the last the thread is free.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class _Exchange:
         self._token = trio.lowlevel.current_trio_token()
         self._orders, self._todo = trio.open_memory_channel[_Order](math.inf)
         self._answers: queue.SimpleQueue[outcome.Value[bytes] | outcome.Error] = queue.SimpleQueue()
-        self._owed = False  # the thread's: whether it has not looked at its last answer yet
+        self._owed = 0  # the thread's: how many answers it has not looked at yet
         self._over = False  # whether orders are not carried out any more
         self._name = f"{request.method} {request.target} of {request.client}"
         self._first = b""  # what was taken of the body beforehand
@@ -161,6 +160,7 @@ class _Exchange:
         self._slack = BODY_SECONDS
         self._request_read = trio.Event()
         self._lost = False
+        self._closes = False  # whether the client was told that the connection ends with this response
 
     # On trio's thread
 
@@ -210,7 +210,9 @@ class _Exchange:
             raise refusal(500)
 
     async def discard(self) -> None:
-        """Read what the application did not want of the body, if it is not much."""
+        """Read what the application did not want of the body, unless the connection is not to be kept."""
+        if not self._http.response_complete or self._closes:
+            return
         left = DISCARD_BYTES
         try:
             with trio.move_on_after(DISCARD_SECONDS):
@@ -261,6 +263,7 @@ class _Exchange:
             headers = [*first.headers.raw_items(), (b"Connection", b"close")]
             closing = h11.Response(status_code=first.status_code, reason=first.reason, headers=headers)
             events = closing, *events[1:]
+            self._closes = True
         await self._http.send(*events)
         return b""
 
@@ -312,25 +315,27 @@ class _Exchange:
         if self._http.half_closed and self._http.status:
             raise ClientGone("it has closed its side of the connection")
         size = sum(len(event.data) for event in events if isinstance(event, h11.Data))
-        self._order(partial(self._transmit, events), wait=size > SEND_BEHIND_BYTES)
+        self._order(partial(self._transmit, events), look=size > 0, wait=size > SEND_BEHIND_BYTES)
 
-    def _order(self, order: _Order, *, wait: bool = True) -> bytes:
-        self._look()
+    def _order(self, order: _Order, *, look: bool = True, wait: bool = True) -> bytes:
+        if look:
+            self._look()
         if self._over:
             raise ClientGone("the connection has ended")
         try:
             self._token.run_sync_soon(self._accept, order)
         except trio.RunFinishedError:
             raise ClientGone("the server has ended") from None
-        self._owed = True
+        self._owed += 1
         return self._look() if wait else b""
 
     def _look(self) -> bytes:
-        """Wait for the answer to the last order, if it is owed."""
-        if not self._owed:
-            return b""
-        self._owed = False
-        return self._answers.get().unwrap()
+        """Wait for the answers that are owed. Returns the last one."""
+        answer = b""
+        while self._owed:
+            self._owed -= 1
+            answer = self._answers.get().unwrap()
+        return answer
 
 
 def _gone(error: BaseException | None) -> outcome.Error:
