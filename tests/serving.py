@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ class Server:
     Args:
         arguments: command line arguments after ``serve``.
         environ: the whole environment of the process.
+        command: what Python is given to run, before the arguments.
 
     Attributes:
         url: ``http://HOST:PORT``, without a slash at the end.
@@ -37,13 +38,18 @@ class Server:
         errors_expected: set it in a test that makes the server log an error; otherwise `stop` fails on one.
     """
 
-    def __init__(self, *arguments: str, environ: dict[str, str]) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environ: dict[str, str],
+        command: Sequence[str] = ("-m", "trigger_ddp", "serve"),
+    ) -> None:
         self.errors_expected = False
         self._lines: list[str] = []
         self._grown = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trigger_ddp", "serve", *arguments],
+            [sys.executable, *command, *arguments],
             env=environ, cwd=ROOT, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
