@@ -258,7 +258,8 @@ async def _main(
                     serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
                     if certificates is not None:
                         serve_client = partial(certificates.serve, handler=serve_client)
-                    await accept_forever(listeners, serve_client, handler_nursery=clients)
+                    shares = worker.shares if worker else None
+                    await accept_forever(listeners, serve_client, handler_nursery=clients, shares=shares)
     logger.info("stopped")
 
 

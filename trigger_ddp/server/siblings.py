@@ -137,7 +137,7 @@ async def ask(path: str, request: Request) -> Response | StreamingResponse:
     answer = _Answer(stream)
     try:
         return await answer.begin(request)
-    except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+    except trio.BrokenResourceError as error:
         return _unavailable(request, error)
     finally:
         if not answer.goes_on:
@@ -189,8 +189,11 @@ class _Answer:
             yield bytes(event.data)
 
     async def _next(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(bytes(await self._stream.receive_some(_READ_SIZE)))
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                self._http.receive_data(bytes(await self._stream.receive_some(_READ_SIZE)))
+        except h11.RemoteProtocolError as error:
+            raise trio.BrokenResourceError("it has broken off") from error
         return event
 
 
