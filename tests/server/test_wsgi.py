@@ -8,7 +8,8 @@ import json
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 from wsgiref.validate import validator
@@ -478,6 +479,7 @@ async def test_the_body_can_not_be_read_when_all_is_over() -> None:
     async with site(application) as web:
         client = await web.connect()
         assert (await client.ask(request("POST /", body=b"x" * 100_000))).status == 200
+        await until(lambda: not web.gateway.active, "the end of the request")
         with pytest.raises(OSError, match="has ended"):
             await trio.to_thread.run_sync(lambda: kept[0].read())
         assert (await client.ask(request("GET /"))).status == 200
@@ -762,25 +764,36 @@ async def test_a_response_ends_with_its_client(caplog: pytest.LogCaptureFixture)
         body.parts = parts()
         return body
 
-    async with site(application) as web:
-        client = await web.connect()
+    async with in_memory(application) as client:
         await client.send(request("GET /"))
         await client.head()
         assert await client.part() == b"first"
         await client.stream.aclose()
-        # the server has to have seen it; that it has can be seen from nowhere but within
-        await trio.sleep(0.1)
+        await trio.testing.wait_all_tasks_blocked()
         go_on.release()
         await until(lambda: body.closed, "the response closed")
-        await web.served.until_idle()
     assert errors(caplog) == []
+
+
+@contextlib.asynccontextmanager
+async def in_memory(application: Any) -> AsyncIterator[Client]:
+    """A client of an application, with nothing between them that could be late."""
+    async with Workers(1) as workers:
+        app = http.Application(network.echo, web=Gateway(application, workers))
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(http.serve_stream, ours, app)
+            yield Client(theirs)
+            await theirs.aclose()
 
 
 @in_trio
 async def test_an_application_that_reads_from_a_client_who_has_gone(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[BaseException] = []
+    called = threading.Event()
 
     def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        called.set()
         try:
             environ["wsgi.input"].read()
         except OSError as error:
@@ -791,7 +804,7 @@ async def test_an_application_that_reads_from_a_client_who_has_gone(caplog: pyte
     async with site(application) as web:
         client = await web.connect()
         await client.send(request("POST /", "Content-Length: 1000000") + b"x" * 100_000)
-        await until(lambda: web.workers.statistics().running, "the application called")
+        await until(called.is_set, "the application called")
         await client.stream.aclose()
         await until(lambda: seen, "the error")
         await web.served.until_idle()
@@ -800,12 +813,21 @@ async def test_an_application_that_reads_from_a_client_who_has_gone(caplog: pyte
 
 @in_trio
 async def test_a_client_that_only_closes_its_side_is_answered() -> None:
-    async with site(saying(b"x" * 100_000, headers=[("Content-Length", "100000")])) as web:
-        client = await web.connect()
+    go_on = threading.Event()
+
+    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"x" * 300_000]
+
+    async with in_memory(application) as client:
         await client.send(request("GET /"))
-        assert isinstance(client.stream, trio.SocketStream)
+        assert isinstance(client.stream, trio.StapledStream)
         await client.stream.send_eof()
-        assert len((await client.answer()).body) == 100_000
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        answer = await client.answer()
+        assert (len(answer.body), answer.complete) == (300_000, True)
         assert await client.is_closed()
 
 
@@ -944,11 +966,14 @@ async def test_requests_that_run_are_finished_before_the_end() -> None:
         await drained.wait()
 
 
-@in_trio
-async def test_the_end_of_the_server_lets_no_thread_wait() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_end_of_the_server_lets_no_thread_wait(at_once: bool) -> None:
     outcome: list[BaseException] = []
+    called, go_on = threading.Event(), threading.Event()
 
     def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        called.set()
+        assert go_on.wait(PATIENCE)
         try:
             environ["wsgi.input"].read()
         except OSError as error:
@@ -956,15 +981,45 @@ async def test_the_end_of_the_server_lets_no_thread_wait() -> None:
             raise
         return []
 
-    async with Workers(1) as workers:
-        app = http.Application(network.echo, web=Gateway(application, workers))
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(http.serve_stream, ours, app)
-            await theirs.send_all(request("POST /", "Content-Length: 1000000") + b"x" * 100_000)
-            await until(lambda: workers.statistics().running, "the application called")
-            nursery.cancel_scope.cancel()
-        await until(lambda: outcome, "the application's end")
+    @in_trio
+    async def scenario() -> None:
+        async with Workers(1) as workers:
+            app = http.Application(network.echo, web=Gateway(application, workers))
+            ours, theirs = trio.testing.memory_stream_pair()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(http.serve_stream, ours, app)
+                await theirs.send_all(request("POST /", "Content-Length: 1000000") + b"x" * 100_000)
+                await until(called.is_set, "the application called")
+                go_on.set()
+                if at_once:
+                    time.sleep(0.01)  # what the thread asks for comes together with the end
+                else:
+                    await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            await until(lambda: outcome, "the application's end")
+
+    for _ in range(20 if at_once else 1):
+        outcome.clear()
+        called.clear()
+        go_on.clear()
+        scenario()
+
+
+@in_mock_time
+async def test_a_client_that_is_too_slow_for_the_rest_of_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        write = start_response("200 OK", TEXT)
+        write(b"some")
+        return [environ["wsgi.input"].read()]
+
+    async with in_memory(application) as client:
+        await client.send(request("POST /", "Content-Length: 100000") + b"x" * 70_000)
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.complete) == (200, b"some", False)
+        assert await client.is_closed()
+    assert errors(caplog) == []
 
 
 @in_trio

@@ -112,7 +112,7 @@ class Response:
         self._left = int(lengths.pop()) if lengths and not self._without_body else None
         if not any(name.lower() == "date" for name, _ in kept):
             kept.append(("Date", formatdate(usegmt=True)))
-        # h11 checks names and values once more.
+        # h11 refuses line breaks and whatever else would be more than a name and a value.
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept]
         self._head = h11.Response(status_code=code, reason=found["reason"].encode("latin-1"), headers=raw)
         return self.write
@@ -213,8 +213,6 @@ class Response:
 def _header(name: object, value: object, status: int) -> list[tuple[str, str]]:
     """A header as it is sent; none for one that is not the application's to say."""
     name, value = _checked_str(name, "the name of a header"), _checked_str(value, "the value of a header")
-    if any(character in "\r\n\0" for character in name + value):
-        raise ValueError(f"the header {name!r} has a line break: {value!r}")
     if is_hop_by_hop(name):
         logger.debug("header %s of a response is left out: it is about the connection", name)
         return []
