@@ -73,6 +73,12 @@ def test_pages_beside_ddp(site: Server, db: Database) -> None:
         client.wait_until(lambda: "ada" in str(client.documents["bookstore.author"]))
 
 
+def test_several_workers_serve_it(serve: Serve) -> None:
+    server = serve("--workers", "2", DJANGO_SETTINGS_MODULE=PROJECT)
+    assert get(server, "/processes/") == "True"
+    assert get(serve(DJANGO_SETTINGS_MODULE=PROJECT), "/processes/") == "False"
+
+
 def test_a_failing_view_takes_its_transaction_back(site: Server, db: Database) -> None:
     site.errors_expected = True
     with pytest.raises(urllib.error.HTTPError, match="500") as caught:

@@ -9,7 +9,6 @@ import logging
 import re
 import ssl
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
@@ -398,17 +397,6 @@ async def test_a_client_that_does_not_read_its_response_is_let_go() -> None:
 
 
 # TLS in front
-
-
-@pytest.fixture
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's side, of a certificate made for these tests."""
-    certificate = Path(__file__).with_name("localhost.pem")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.load_verify_locations(certificate)
-    return server, client
 
 
 @in_trio

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import random
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -160,6 +161,22 @@ async def test_several_processes_are_told_of() -> None:
     async with site(told, multiprocess=True) as web:
         environ = json.loads((await (await web.connect()).ask(request("GET /"))).body)
         assert environ["wsgi.multiprocess"] is True
+
+
+@in_trio
+async def test_tls_makes_the_scheme(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with Workers(1) as workers:
+        ours, theirs = trio.testing.memory_stream_pair()
+        app = http.Application(network.echo, web=Gateway(told, workers))
+        server = trio.SSLStream(ours, tls[0], server_side=True, https_compatible=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(http.serve_stream, server, app)
+            inside = trio.SSLStream(theirs, tls[1], server_hostname="localhost", https_compatible=True)
+            client = Client(inside)
+            for body in (b"", b"x" * 100_000):
+                environ = json.loads((await client.ask(request("POST /", body=body))).body)
+                assert environ["wsgi.url_scheme"] == "https"
+            await trio.aclose_forcefully(inside)
 
 
 @in_trio

@@ -9,6 +9,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", views.hello),
     path("async/", views.hello_async),
+    path("processes/", views.processes),
     path("digest/", views.digest),
     path("upload/", views.upload),
     path("refuse/", views.refuse),

@@ -34,6 +34,11 @@ async def hello_async(request: HttpRequest) -> HttpResponse:
     return HttpResponse("hello from a coroutine")
 
 
+def processes(request: HttpRequest) -> HttpResponse:
+    """Whether there are others."""
+    return HttpResponse(str(request.META["wsgi.multiprocess"]))
+
+
 @csrf_exempt
 def digest(request: HttpRequest) -> HttpResponse:
     """Of the body, read in parts."""
