@@ -57,6 +57,19 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca-certs", metavar="PEM", help="refuse clients without a certificate that one of these has signed"
     )
     parser.add_argument(
+        "--admin-bind",
+        action="append",
+        metavar="HOST:PORT",
+        help="serve /_ddp/health, /_ddp/ready and /_ddp/metrics here, and not where clients connect; "
+        "takes what --bind does, and may be repeated",
+    )
+    parser.add_argument(
+        "--debug-port",
+        metavar="PORT",
+        help="open a console for looking into the running server on this port of the loopback interface: "
+        "nc 127.0.0.1 PORT",
+    )
+    parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
@@ -77,6 +90,8 @@ def serve(options: argparse.Namespace) -> int:
                 certfile=options.certfile,
                 keyfile=options.keyfile,
                 ca_certs=options.ca_certs,
+                admin_binds=options.admin_bind or [],
+                debug_port=options.debug_port,
             )
         )
     except ConfigurationError as error:

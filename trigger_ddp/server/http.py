@@ -18,9 +18,10 @@ import h11
 import trio
 
 from trigger_ddp.protocol.frames import Wire
-from trigger_ddp.server import forwarded, sockets, sockjs, websocket
+from trigger_ddp.server import forwarded, operations, sockets, sockjs, websocket
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
+from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
 
@@ -53,19 +54,24 @@ class Application:
 
     Args:
         on_connection: runs the whole DDP session of one WebSocket; the connection is closed when it returns.
+            None: there is no DDP here.
         handler: answers plain requests for paths that are not the server's own; None: they are not found.
         limits: what one WebSocket client may take up.
         sockjs: what SockJS leaves to the server.
         sessions: the SockJS sessions of its other transports, running; None: there are only WebSockets.
         forwarded_count: how many proxies stand before the server, see `forwarded`.
+        operations: answers requests below `operations.PREFIX`; None: they are not found.
+        metrics: where connections and refusals are counted.
     """
 
-    on_connection: Callable[[Connection], Awaitable[None]]
+    on_connection: Callable[[Connection], Awaitable[None]] | None
     handler: Handler | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
     sockjs: sockjs.Options = dataclasses.field(default_factory=sockjs.Options)
     sessions: Sessions | None = None
     forwarded_count: int = 0
+    operations: Handler | None = None
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
 
 
 async def serve_stream(stream: trio.abc.Stream, app: Application) -> None:
@@ -91,6 +97,7 @@ class _Upgrade:
 
     request: Request
     wire: Wire
+    on_connection: Callable[[Connection], Awaitable[None]]
     key: bytes
     early: bytes
 
@@ -124,6 +131,7 @@ class _Conversation:
                     return
                 outcome = await self._answer(request)
             except _Refused as refused:
+                self._count(refused.response.status)
                 await self._send(refused.response, close=True)
                 outcome = refused.response
             if isinstance(outcome, _Upgrade):
@@ -133,8 +141,9 @@ class _Conversation:
                     key=outcome.key,
                     early=outcome.early,
                     wire=outcome.wire,
-                    on_connection=self._app.on_connection,
+                    on_connection=outcome.on_connection,
                     limits=self._app.limits,
+                    metrics=self._app.metrics,
                 )
                 return
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
@@ -142,6 +151,10 @@ class _Conversation:
                 return
             self._http.start_next_cycle()
             patience = KEEP_ALIVE_SECONDS
+
+    def _count(self, status: int) -> None:
+        reason = {408: "request_timeout", 413: "request_too_large", 431: "request_too_large"}
+        self._app.metrics.refusals[reason.get(status, "bad_request")] += 1
 
     # Reading
 
@@ -215,16 +228,21 @@ class _Conversation:
 
     async def _answer(self, request: Request) -> Response | StreamingResponse | _Upgrade:
         """Send the answer to a request, unless it is to become a WebSocket."""
+        ddp = self._app.on_connection
         wire = _wire_of(request.raw_path)
         outcome: Response | StreamingResponse | _Upgrade
-        if wire is not None:
-            outcome = self._upgrade(request, wire)
+        if request.raw_path.startswith(operations.PREFIX):
+            outcome = await self._ask(self._app.operations, request)
+        elif ddp is None:
+            outcome = not_found()
+        elif wire is not None:
+            outcome = self._upgrade(request, wire, ddp)
         elif request.raw_path == sockjs.PREFIX or request.raw_path.startswith(f"{sockjs.PREFIX}/"):
             outcome = await self._ask_sockjs(request)
         elif request.method == "OPTIONS" and request.target == "*":
             outcome = Response(204, (("Allow", "GET, HEAD, OPTIONS"),))
         else:
-            outcome = await self._ask_handler(request)
+            outcome = await self._ask(self._app.handler, request)
         if isinstance(outcome, _Upgrade):
             return outcome
         logger.debug("%s %s %s: %d", request.client, request.method, request.target, outcome.status)
@@ -238,16 +256,18 @@ class _Conversation:
         answer = await self._transports.respond(request) if self._transports else None
         return answer or sockjs.respond(request, self._app.sockjs)
 
-    async def _ask_handler(self, request: Request) -> Response | StreamingResponse:
-        if self._app.handler is None:
+    async def _ask(self, handler: Handler | None, request: Request) -> Response | StreamingResponse:
+        if handler is None:
             return not_found()
         try:
-            return await self._app.handler(request) or not_found()
+            return await handler(request) or not_found()
         except Exception:
             logger.exception(_FAILED, request.method, request.target, request.client)
             return Response.text(500, "500 Internal Server Error\n")
 
-    def _upgrade(self, request: Request, wire: Wire) -> Response | _Upgrade:
+    def _upgrade(
+        self, request: Request, wire: Wire, on_connection: Callable[[Connection], Awaitable[None]]
+    ) -> Response | _Upgrade:
         """Judge a WebSocket handshake as RFC 6455, section 4.2.1, wants it judged."""
         if request.method != "GET":
             return not_allowed("GET")
@@ -267,7 +287,7 @@ class _Conversation:
             return Response.text(400, '"Sec-WebSocket-Key" must be 16 bytes in base64.\n')
         if request.body or self._http.their_http_version != b"1.1" or self._next_event() is not h11.PAUSED:
             return Response.text(400, "A WebSocket is opened by an HTTP/1.1 request without a body.\n")
-        return _Upgrade(request, wire, key.encode(), self._http.trailing_data[0])
+        return _Upgrade(request, wire, on_connection, key.encode(), self._http.trailing_data[0])
 
     # Sending
 

@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.utils import DatabaseError
+from prometheus_client.core import Metric
 
 from trigger_ddp.api import API
 from trigger_ddp.capture.install import status
@@ -27,11 +28,15 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
-from trigger_ddp.server import sockjs
+from trigger_ddp.server import debug, sockjs
 from trigger_ddp.server.conversation import opener
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
+from trigger_ddp.server.metrics import Metrics
+from trigger_ddp.server.operations import Operations, checks_of
+from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
+from trigger_ddp.server.sockets import Listener as ListeningSocket
 from trigger_ddp.server.sockets import accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
 from trigger_ddp.server.tls import Certificates
@@ -57,6 +62,8 @@ class Options:
         install_triggers: mend missing and outdated triggers instead of refusing to start.
         handler: answers HTTP requests that are not the server's own.
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
+        admin_binds: addresses where alone health, readiness and metrics are served; none: where clients are.
+        debug_port: where the debug console is, as ``--debug-port`` takes it; None: nowhere.
         on_ready: called with the URLs once the server accepts connections.
     """
 
@@ -66,6 +73,8 @@ class Options:
     certfile: str | None = None
     keyfile: str | None = None
     ca_certs: str | None = None
+    admin_binds: Sequence[str] = ()
+    debug_port: str | None = None
     on_ready: Callable[[list[str]], None] | None = None
 
 
@@ -77,6 +86,8 @@ def serve(options: Options) -> None:
     """
     alias = settings().database
     certificates = _certificates(options)
+    if options.debug_port is not None:
+        debug.parse_port(options.debug_port)  # refuses before anything else is done
     check_database(alias)  # first: some of Django's checks ask the database
     check_project()
     check_triggers(alias, install=options.install_triggers)
@@ -178,6 +189,24 @@ def stale_tables(alias: str) -> list[str]:
     return sorted(table.name for table in tables if not report.is_current(table))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Listeners:
+    """Everything that the server listens on."""
+
+    public: Sequence[ListeningSocket]
+    admin: Sequence[ListeningSocket]
+    debug: Sequence[ListeningSocket]
+
+
+async def _listen(options: Options) -> _Listeners:
+    console = [debug.parse_port(options.debug_port)] if options.debug_port is not None else []
+    return _Listeners(
+        await open_listeners(options.binds),
+        await open_listeners(options.admin_binds),
+        await open_listeners(console),
+    )
+
+
 async def _main(
     options: Options, conninfo: str | dict[str, Any], conf: Settings, certificates: Certificates | None
 ) -> None:
@@ -187,14 +216,18 @@ async def _main(
     ):
         async with (
             Workers(conf.threads, drain_seconds=WORKERS_DRAIN_SECONDS) as workers,
-            Workers(conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2) as evaluators,
+            Workers(
+                conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2, name="evaluator"
+            ) as evaluators,
             trio.open_nursery() as nursery,
         ):
-            service = Service(Listener(conninfo, decode), workers, evaluators, conf)
+            metrics = Metrics()
+            service = Service(Listener(conninfo, decode), workers, evaluators, conf, metrics)
+            metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
-            listeners = await open_listeners(options.binds)
+            listeners = await _listen(options)
             limits = Limits(
                 max_message_bytes=conf.max_message_bytes,
                 outbox_bytes=conf.outbox_bytes,
@@ -203,8 +236,9 @@ async def _main(
                 sockjs_sessions=conf.sockjs_sessions,
                 sockjs_sessions_per_address=conf.sockjs_sessions_per_address,
             )
-            sessions = Sessions(opener(service), limits)
+            sessions = Sessions(opener(service), limits, metrics)
             await nursery.start(sessions.run)
+            operations = Operations(checks_of(service), _collector(metrics)).respond
             application = Application(
                 on_connection=opener(service),
                 handler=options.handler,
@@ -212,9 +246,19 @@ async def _main(
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
                 forwarded_count=conf.forwarded_count,
+                operations=None if listeners.admin else operations,
+                metrics=metrics,
             )
+            # These two go on while the server drains, and end with it.
+            if listeners.admin:
+                administration = Application(None, operations=operations)
+                for listener in listeners.admin:
+                    logger.info("health and metrics on %s", url(listener))
+                nursery.start_soon(accept_forever, listeners.admin, partial(serve_stream, app=administration))
+            if listeners.debug:
+                nursery.start_soon(debug.serve, listeners.debug, service, metrics)
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
-            urls = [url(listener, tls=certificates is not None) for listener in listeners]
+            urls = [url(listener, tls=certificates is not None) for listener in listeners.public]
             for address in urls:
                 logger.info("listening on %s", address)
             if options.on_ready is not None:
@@ -224,8 +268,15 @@ async def _main(
                     serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
                     if certificates is not None:
                         serve_client = partial(certificates.serve, handler=serve_client)
-                    await accept_forever(listeners, serve_client, handler_nursery=clients)
+                    await accept_forever(listeners.public, serve_client, handler_nursery=clients)
     logger.info("stopped")
+
+
+def _collector(metrics: Metrics) -> Callable[[], Awaitable[list[Metric]]]:
+    async def collect() -> list[Metric]:
+        return metrics.collect()
+
+    return collect
 
 
 async def _reload_at_signal(
@@ -242,6 +293,7 @@ async def _stop_at_signal(
 ) -> None:
     """Drain at the first signal; give up draining at the second, or when it takes too long."""
     signum = await anext(signals)
+    service.draining = True
     logger.info("%s: closing %d sessions", signal.Signals(signum).name, len(service.connections))
     accepting.cancel()
     with trio.move_on_after(DRAIN_SECONDS):
