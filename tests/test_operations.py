@@ -21,6 +21,10 @@ from tests.conftest import Database, point_django_at
 from tests.ddp import WAIT_SECONDS, DDPClient
 from tests.serving import ROOT, Server
 
+UPGRADE = (
+    b"GET /websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 ADMIN = r"health and metrics on (http://\S+)/"
 
 
@@ -242,9 +246,7 @@ def test_a_client_that_does_not_read(db: Database, serve: Callable[..., Server])
         assert reading.call("echo", 1)["result"] == 1
         with socket.create_connection((server.host, server.port)) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            key = "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n"
-            head = f"GET /websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n"
-            deaf.sendall(head.encode())
+            deaf.sendall(UPGRADE)
             assert deaf.recv(12) == b"HTTP/1.1 101"
             deaf.sendall(frame({"msg": "connect", "version": "1", "support": ["1"]}))
             wanted = 'trigger_ddp_disconnections_total{reason="slow_client"}'
@@ -261,9 +263,7 @@ def test_a_client_that_does_not_read(db: Database, serve: Callable[..., Server])
 def frame(message: dict[str, Any]) -> bytes:
     """A client's frame, with a mask of zeros."""
     payload = json.dumps(message).encode()
-    length = (
-        bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xff" + len(payload).to_bytes(8, "big")
-    )
+    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xff" + len(payload).to_bytes(8, "big")
     return b"\x81" + length + bytes(4) + payload
 
 
@@ -406,10 +406,8 @@ def test_on_addresses_of_their_own(serve: Callable[..., Server], tmp_path: Path)
 def test_alive_but_not_ready_while_it_drains(serve: Callable[..., Server]) -> None:
     server = serve("--admin-bind", "127.0.0.1:0")
     admin = server.wait_for_log(ADMIN)[1]
-    key = "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n"
-    head = f"GET /websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n"
     with socket.create_connection((server.host, server.port)) as silent:
-        silent.sendall(head.encode())
+        silent.sendall(UPGRADE)
         assert silent.recv(12) == b"HTTP/1.1 101"
         # It does not answer the close frame, which the server waits for.
         server.process.send_signal(signal.SIGTERM)
@@ -427,3 +425,79 @@ def test_alive_but_not_ready_while_it_drains(serve: Callable[..., Server]) -> No
 def entries(server: Server) -> list[dict[str, Any]]:
     """The log, each line of which is to be an object."""
     return [json.loads(line) for line in server.log().splitlines()]
+
+
+ABOUT = ("session", "user", "subscription", "publication", "method")
+
+
+def test_log_lines_say_whose_work_they_are_about(db: Database, serve: Callable[..., Server]) -> None:
+    db.psql(
+        "INSERT INTO auth_user (id, username, password, first_name, last_name, email, is_superuser, is_staff,"
+        " is_active, date_joined) VALUES (7, 'ann', '', '', '', '', false, false, true, now());"
+        "INSERT INTO zoo_keeper (id, aid, name) VALUES (1, 'aaaaaaaaaaaaaaaaa', 'a')"
+    )
+    server = serve("--log-format", "json")
+
+    def about(message: str, number: int = 0) -> dict[str, Any]:
+        """What the log says of a line with this message, or of a later one."""
+
+        def found() -> list[dict[str, Any]]:
+            return [entry for entry in entries(server) if entry["message"] == message]
+
+        eventually(lambda: len(found()) > number, server.log)
+        return {name: value for name, value in found()[number].items() if name in ABOUT}
+
+    with DDPClient(server.url) as client, DDPClient(server.url) as other:
+        session = client.wait_for(lambda message: message["msg"] == "connected")["session"]
+        noted = client.subscribe("noted")
+        assert about("asked") == {"session": session, "subscription": noted, "publication": "noted"}
+        assert about("serialized") == {}, "the documents are everybody's, whoever came first"
+        function = client.subscribe("noted function")
+        published = {"session": session, "subscription": function, "publication": "noted function"}
+        assert about("published") == published
+
+        client.call("notes/write", "hello")
+        assert about("hello") == {"session": session, "method": "notes/write"}
+        assert about("Django: hello") == {"session": session, "method": "notes/write"}
+        client.call("notes/write_async", "good morning")
+        assert about("good morning") == {
+            "session": session, "method": "notes/write_async", "user": "another"
+        }, "what the application says itself stays"  # fmt: skip
+
+        client.call("notes/login", 7)
+        assert about("before") == {"session": session, "method": "notes/login"}
+        assert about("after") == {"session": session, "method": "notes/login", "user": 7}
+        assert about("asked", 1) == {
+            "session": session, "user": 7, "subscription": noted, "publication": "noted",
+            "method": "notes/login",
+        }  # fmt: skip
+        assert about("published", 1) == {**published, "user": 7}
+        client.call("notes/write", "as Ann")
+        assert about("as Ann") == {"session": session, "user": 7, "method": "notes/write"}
+
+        theirs = other.wait_for(lambda message: message["msg"] == "connected")["session"]
+        other.call("notes/write", "and you")
+        assert about("and you") == {"session": theirs, "method": "notes/write"}
+        db.psql("UPDATE zoo_keeper SET name = 'b'")
+        client.settle()
+        assert about("serialized", 1) == {}
+    server.process.send_signal(signal.SIGHUP)
+    assert about("reloaded") == {}
+
+
+def test_text_lines_say_it_at_their_end_and_in_one_line(server: Server) -> None:
+    with DDPClient(server.url) as client:
+        client.send(msg="sub", id='1]\nERROR forged [session="x"', name="noted", params=[])
+        client.wait_for(lambda message: message["msg"] == "ready")
+        line = server.wait_for_log(r"^.* asked .*$")[0]
+    assert re.search(r"asked \[session=\w{17} subscription='1\]\\nERROR forged \[session=\"x\"' publ", line)
+
+
+def test_a_long_id_of_a_client_is_cut(serve: Callable[..., Server]) -> None:
+    server = serve("--log-format", "json")
+    with DDPClient(server.url) as client:
+        client.send(msg="sub", id="x" * 5000, name="noted", params=[])
+        client.wait_for(lambda message: message["msg"] == "ready")
+        server.wait_for_log(r"asked")
+    [entry] = [entry for entry in entries(server) if entry["message"] == "asked"]
+    assert entry["subscription"] == "x" * 100

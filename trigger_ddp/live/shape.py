@@ -194,11 +194,11 @@ class Shape:
             return None
         if queries:
             self._asked = {query: query.asked for query in queries}
+            since = min(query.since for query in queries)
             for query in queries:
                 del self._load[query]
                 query.load_at, query.since = now + interval, math.inf
             self._load_from = min((query.load_at for query in self._load), default=math.inf)
-            since = min(query.since for query in queries)
             self.running = Evaluation(self, queries=queries, since=since)
         else:
             follow = tuple((link, tuple(values)) for link, values in self._follow.items())

@@ -122,7 +122,7 @@ class Metrics:
                 "trigger_ddp_connections",
                 "connections of DDP clients, by wire",
                 "wire",
-                {wire.value: count for wire, count in self.connections.items()},
+                {wire.name.lower(): count for wire, count in self.connections.items()},
             ),
             _counter(
                 "trigger_ddp_disconnections",

@@ -7,9 +7,9 @@ server has ended in good order, and raises `ConfigurationError` with one sentenc
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -171,10 +171,14 @@ def check_triggers(alias: str, *, install: bool) -> None:
     """
     stale = stale_tables(alias)
     if stale and install:
+        said = io.StringIO()
         try:
-            call_command("ddp_install_triggers", database=alias, stdout=sys.stderr)
+            call_command("ddp_install_triggers", database=alias, stdout=said)
         except CommandError as error:
             raise ConfigurationError(f"the triggers can't be installed: {_one_line(error)}") from error
+        finally:
+            for line in said.getvalue().splitlines():
+                logger.info("triggers: %s", line.strip())  # as the log has it, in JSON for instance
         stale = stale_tables(alias)
     if stale and not settings().allow_stale:
         raise TriggersMissing(stale)
