@@ -72,6 +72,7 @@ def test_sessions_subscriptions_and_live_queries(db: Database, server: Server) -
     with DDPClient(server.url) as one, DDPClient(server.url) as two:
         with DDPClient(server.url, handshake=False):
             eventually(lambda: metrics(server.url)['trigger_ddp_sessions{state="connecting"}'] == 1)
+            assert metrics(server.url)['trigger_ddp_sessions{state="connected"}'] == 2
         for client in (one, two):
             client.subscribe("Authors")
         one.subscribe("BooksOfAuthor", 1)
