@@ -112,7 +112,7 @@ class Server:
 def start_server(db: Database, *arguments: str, **environ: str) -> Server:
     """A server on this database, with triggers; arguments and environment are added. Stop it."""
     return Server(
-        "--bind", "127.0.0.1:0", "--install-triggers", *arguments,
+        "--bind", "127.0.0.1:0", "--install-triggers", *arguments, *os.environ.get("X_SERVE", "").split(),
         environ={**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ},
     )  # fmt: skip
 

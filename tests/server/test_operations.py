@@ -12,12 +12,12 @@ import trio
 import trio.testing
 
 from trigger_ddp.server.exchange import Request
-from trigger_ddp.server.operations import (
+from trigger_ddp.server.operations import Operations
+from trigger_ddp.server.readiness import (
     ANSWER_SECONDS,
     EVALUATION_SECONDS,
     PROBE_SECONDS,
     DatabaseCheck,
-    Operations,
     checks_of,
 )
 

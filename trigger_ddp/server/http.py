@@ -22,6 +22,7 @@ from trigger_ddp.server import forwarded, operations, sockets, sockjs, websocket
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.metrics import Metrics
+from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
 
@@ -62,6 +63,8 @@ class Application:
         forwarded_count: how many proxies stand before the server, see `forwarded`.
         operations: answers requests below `operations.PREFIX`; None: they are not found.
         metrics: where connections and refusals are counted.
+        siblings: the other workers, which have a share of the SockJS sessions; None: there are none.
+        head_at_once: send the head of a streaming response before there is a body.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -72,15 +75,24 @@ class Application:
     forwarded_count: int = 0
     operations: Handler | None = None
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    siblings: Siblings | None = None
+    head_at_once: bool = False
 
 
-async def serve_stream(stream: trio.abc.Stream, app: Application) -> None:
+async def serve_stream(
+    stream: trio.abc.Stream, app: Application, *, peer: tuple[str, int | None] | None = None
+) -> None:
     """Serve one connection until it is closed, which it is when this returns.
+
+    Args:
+        stream: the connection.
+        app: what is served.
+        peer: whose it is, address and port, where the stream does not tell.
 
     Raises:
         Nothing but `trio.Cancelled`: what goes wrong is logged.
     """
-    conversation = _Conversation(stream, app)
+    conversation = _Conversation(stream, app, peer or sockets.peer_of(stream))
     try:
         await conversation.run()
     except* (trio.BrokenResourceError, trio.ClosedResourceError) as errors:
@@ -113,13 +125,15 @@ class _Refused(Exception):
 class _Conversation:
     """The HTTP requests of one connection, one after the other, until one becomes a WebSocket."""
 
-    def __init__(self, stream: trio.abc.Stream, app: Application) -> None:
+    def __init__(self, stream: trio.abc.Stream, app: Application, peer: tuple[str, int | None]) -> None:
         self._stream = stream
         self._app = app
-        self._transports = Transports(app.sessions, app.sockjs) if app.sessions is not None else None
+        self._transports = (
+            Transports(app.sessions, app.sockjs, app.siblings) if app.sessions is not None else None
+        )
         self._gone = False  # whether the client went away while it was sent a response
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._address, self._port = sockets.peer_of(stream)
+        self._address, self._port = peer
         self.client = Request("", "", client_address=self._address, client_port=self._port).client
 
     async def run(self) -> None:
@@ -320,6 +334,8 @@ class _Conversation:
                 waiting.clear()
                 await self._send_event(*events)
 
+        if self._app.head_at_once:
+            await self._send_event(waiting.pop())
         failed = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)

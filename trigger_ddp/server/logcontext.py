@@ -11,22 +11,23 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from trigger_ddp.protocol.session import Session, Subscription
+if TYPE_CHECKING:  # a process without a project logs, too
+    from trigger_ddp.protocol.session import Session, Subscription
 
 #: Characters of what a client has chosen, such as the id of a subscription, that are logged.
 MOST_CHARACTERS = 100
 
 #: Attributes that records may get, in the order in which a line shows them.
-NAMES = ("session", "user", "subscription", "publication", "method")
+NAMES = ("worker", "session", "user", "subscription", "publication", "method")
 
 _session: ContextVar[Session | None] = ContextVar("trigger_ddp.log.session", default=None)
 _subscription: ContextVar[Subscription | None] = ContextVar("trigger_ddp.log.subscription", default=None)
 _method: ContextVar[str] = ContextVar("trigger_ddp.log.method", default="")
 
 #: What `leave` returned.
-Scope: TypeAlias = tuple[Session | None, Subscription | None, str]
+Scope: TypeAlias = "tuple[Session | None, Subscription | None, str]"
 
 
 def enter_session(session: Session) -> None:
@@ -67,10 +68,18 @@ def enter(scope: Scope) -> None:
 
 
 class ContextFilter(logging.Filter):
-    """Lets every record through, with attributes of `NAMES`. Those that it has already, it keeps."""
+    """Lets every record through, with attributes of `NAMES`. Those that it has already, it keeps.
+
+    Args:
+        worker: the number of this process, if it is one of several.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._process: dict[str, object] = {} if worker is None else {"worker": worker}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        for name, value in _context().items():
+        for name, value in {**self._process, **_context()}.items():
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True

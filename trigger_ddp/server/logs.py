@@ -52,7 +52,7 @@ def _word(value: object) -> str:
     return text if text.isprintable() and not set(text) & set(' "[]=') else ascii(text)
 
 
-def configure(verbosity: int, log_format: LogFormat) -> None:
+def configure(verbosity: int, log_format: LogFormat, worker: int | None = None) -> None:
     """Send the log to standard error.
 
     Loggers that the project's LOGGING setting configures keep their levels.
@@ -61,6 +61,7 @@ def configure(verbosity: int, log_format: LogFormat) -> None:
         verbosity: 0 warnings only, 1 what a person running the server wants to see, 2 and more everything
             of trigger_ddp, 3 everything of everyone.
         log_format: ``text`` or ``json``.
+        worker: the number of this process, if it is one of several.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -68,7 +69,7 @@ def configure(verbosity: int, log_format: LogFormat) -> None:
         if log_format == "json"
         else TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
-    handler.addFilter(ContextFilter())
+    handler.addFilter(ContextFilter(worker))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if verbosity >= 3 else logging.WARNING)

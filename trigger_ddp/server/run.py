@@ -28,18 +28,20 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
-from trigger_ddp.server import debug, sockjs
-from trigger_ddp.server.conversation import opener
+from trigger_ddp.server import debug, main_task, siblings, sockjs
+from trigger_ddp.server.conversation import opener, take_over
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
-from trigger_ddp.server.operations import Operations, checks_of
+from trigger_ddp.server.operations import Operations
+from trigger_ddp.server.readiness import checks_of
 from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import Listener as ListeningSocket
 from trigger_ddp.server.sockets import accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
 from trigger_ddp.server.tls import Certificates
+from trigger_ddp.server.worker import Worker
 from trigger_ddp.server.workers import Workers
 
 logger = logging.getLogger("trigger_ddp.server")
@@ -64,6 +66,7 @@ class Options:
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
         admin_binds: addresses where alone health, readiness and metrics are served; none: where clients are.
         debug_port: where the debug console is, as ``--debug-port`` takes it; None: nowhere.
+        worker: this process, if it is one of several, which has listening sockets and needs no ``binds``.
         on_ready: called with the URLs once the server accepts connections.
     """
 
@@ -75,6 +78,7 @@ class Options:
     ca_certs: str | None = None
     admin_binds: Sequence[str] = ()
     debug_port: str | None = None
+    worker: Worker | None = None
     on_ready: Callable[[list[str]], None] | None = None
 
 
@@ -93,13 +97,7 @@ def serve(options: Options) -> None:
     check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
-    try:
-        trio.run(_main, options, conninfo, settings(), certificates, strict_exception_groups=True)
-    except BaseExceptionGroup as group:
-        refusals, others = group.split(ConfigurationError)
-        if refusals is None or others is not None:
-            raise
-        raise _first(refusals) from None
+    main_task.run(_main, options, conninfo, settings(), certificates)
 
 
 def _certificates(options: Options) -> Certificates | None:
@@ -203,6 +201,8 @@ class _Listeners:
 
 
 async def _listen(options: Options) -> _Listeners:
+    if options.worker is not None:  # the other addresses are the supervisor's
+        return _Listeners(options.worker.listeners(), (), ())
     console = [debug.parse_port(options.debug_port)] if options.debug_port is not None else []
     return _Listeners(
         await open_listeners(options.binds),
@@ -225,8 +225,10 @@ async def _main(
             ) as evaluators,
             trio.open_nursery() as nursery,
         ):
+            worker = options.worker
+            others = siblings.Siblings(worker.number, worker.sibling_paths) if worker else None
             metrics = Metrics()
-            service = Service(Listener(conninfo, decode), workers, evaluators, conf, metrics)
+            service = Service(Listener(conninfo, decode), workers, evaluators, conf, others, metrics)
             metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
@@ -250,8 +252,9 @@ async def _main(
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
                 forwarded_count=conf.forwarded_count,
-                operations=None if listeners.admin else operations,
+                operations=None if options.admin_binds else operations,
                 metrics=metrics,
+                siblings=others,
             )
             # These two go on while the server drains, and end with it.
             if listeners.admin:
@@ -263,8 +266,18 @@ async def _main(
                 nursery.start_soon(debug.serve, listeners.debug, service, metrics)
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners.public]
-            for address in urls:
-                logger.info("listening on %s", address)
+            if worker:
+                here = dataclasses.replace(application, siblings=None, forwarded_count=0, head_at_once=True)
+                asked = partial(
+                    siblings.serve,
+                    answer=partial(serve_stream, app=here),
+                    take_over=partial(take_over, service, limits),
+                )
+                nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
+                nursery.start_soon(worker.run)
+            else:
+                for address in urls:
+                    logger.info("listening on %s", address)
             if options.on_ready is not None:
                 options.on_ready(urls)
             async with trio.open_nursery() as clients:
@@ -272,7 +285,10 @@ async def _main(
                     serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
                     if certificates is not None:
                         serve_client = partial(certificates.serve, handler=serve_client)
-                    await accept_forever(listeners.public, serve_client, handler_nursery=clients)
+                    shares = worker.shares if worker else None
+                    await accept_forever(
+                        listeners.public, serve_client, handler_nursery=clients, shares=shares
+                    )
     logger.info("stopped")
 
 
@@ -304,7 +320,7 @@ async def _stop_at_signal(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
             async with trio.open_nursery() as closing:
-                for connection in list(service.connections.values()):
+                for connection in (*service.connections.values(), *service.passed_on):
                     closing.start_soon(connection.close, 1001, "the server is shutting down")
             nursery.cancel_scope.cancel()
     everything.cancel()
@@ -317,8 +333,3 @@ async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

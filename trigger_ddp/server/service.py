@@ -12,12 +12,14 @@ import inspect
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from django.db import connections
 
+from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api import API, this
 from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
@@ -38,6 +40,7 @@ from trigger_ddp.server.database import answer, first_line, is_locked, is_passin
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.metrics import Metrics, kind_of
+from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.workers import Workers
@@ -75,6 +78,7 @@ class Service:
         workers: threads for the application's code, which may take its time.
         evaluators: threads for asking the database, which nothing of the application holds up.
         settings: the ``DDP_*`` settings.
+        siblings: the other processes that serve the same port; None: there are none.
         metrics: where it counts what it does.
 
     Attributes:
@@ -88,6 +92,7 @@ class Service:
         workers: Workers,
         evaluators: Workers,
         settings: Settings,
+        siblings: Siblings | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.source = source
@@ -97,11 +102,14 @@ class Service:
         self.workers = workers
         self.evaluators = evaluators
         self.settings = settings
+        self.siblings = siblings
+        self.new_session_id = meteor_random_id if siblings is None else siblings.new_id
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
         self.users = Users(source, evaluators, settings.database)
         self.leases = Leases(source, evaluators, self.patiently, settings.database)
         self.connections: dict[Session, Connection] = {}
+        self.passed_on: set[Connection] = set()  # whose sessions are in other workers
         self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
         self._away: dict[Session, None] = {}  # sessions whose client is, the longest first
         self._nursery: trio.Nursery | None = None
@@ -367,6 +375,15 @@ class Service:
         session.subscriptions.clear()
         session.universal.clear()
         session.coming.clear()
+
+    @contextmanager
+    def passing_on(self, connection: Connection) -> Iterator[None]:
+        """``connection`` belongs to a session of another worker, but is closed with this one."""
+        self.passed_on.add(connection)
+        try:
+            yield
+        finally:
+            self.passed_on.discard(connection)
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run what outlives the connection that asked for it, in its context; it must not raise."""
