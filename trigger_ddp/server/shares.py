@@ -55,7 +55,7 @@ class Shares:
             await trio.sleep(REFRESH_SECONDS)
 
     async def wait_for_others(self, count: int) -> None:
-        """Wait a moment if another worker has clearly fewer connections than the ``count`` of this one."""
+        """Wait a moment if another worker has clearly fewer connections than this one, ``count``."""
         self.put(count)
         least: int = min(_COUNT.iter_unpack(self._counts))[0]
         if count > least + least // 8 + SLACK:
