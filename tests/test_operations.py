@@ -494,6 +494,17 @@ def test_text_lines_say_it_at_their_end_and_in_one_line(server: Server) -> None:
     assert re.search(r"asked \[session=\w{17} subscription='1\]\\nERROR forged \[session=\"x\"' publ", line)
 
 
+def test_of_several_processes_it_says_which(serve: Callable[..., Server]) -> None:
+    server = serve("--workers", "2", "--log-format", "json")
+    with DDPClient(server.url) as client:
+        client.call("notes/write", "hello")
+        server.wait_for_log("hello")
+    [entry] = [entry for entry in entries(server) if entry["message"] == "hello"]
+    assert entry["worker"] in (1, 2)
+    assert {name for name in ABOUT if name in entry} == {"session", "method"}
+    assert any("worker" not in entry for entry in entries(server)), "the supervisor is none"
+
+
 def test_a_long_id_of_a_client_is_cut(serve: Callable[..., Server]) -> None:
     server = serve("--log-format", "json")
     with DDPClient(server.url) as client:
