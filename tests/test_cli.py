@@ -233,9 +233,3 @@ def test_manage_py_ddp_serve_is_the_same(db):
     code, stderr = run("ddp_serve", "--bind", "127.0.0.1:0", environ=db.environ, module="django")
     assert code == 2
     assert "manage.py ddp_install_triggers" in stderr
-
-
-@pytest.mark.parametrize("option", ["--admin-bind", "--debug-port"])
-def test_options_of_a_single_process(option):
-    sentence = refused("--workers", "2", option, "127.0.0.1:0", environ={})
-    assert "--admin-bind and --debug-port are of a server without --workers" in sentence

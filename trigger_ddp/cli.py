@@ -67,7 +67,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--debug-port",
         metavar="PORT",
         help="open a console for looking into the running server on this port of the loopback interface: "
-        "nc 127.0.0.1 PORT",
+        "nc 127.0.0.1 PORT; each further one of several workers has the next port",
     )
     parser.add_argument(
         "--workers",
@@ -99,18 +99,20 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         options: those of `add_serve_arguments`.
         set_up: loads the project; what serves by several processes calls it in each of them only.
     """
-    from trigger_ddp.server import logs, supervisor
+    from trigger_ddp.server import debug_port, logs, supervisor
     from trigger_ddp.server.worker import Worker
 
     worker = Worker.from_environment()
     logs.configure(options.verbosity, options.log_format, worker.number if worker else None)
     binds = options.bind or [DEFAULT_BIND]
+    admin_binds = options.admin_bind or []
     try:
+        console = debug_port.parse(options.debug_port) if options.debug_port is not None else None
         if worker is None and options.workers > 1:
-            if options.admin_bind or options.debug_port:
-                raise ConfigurationError("--admin-bind and --debug-port are of a server without --workers")
             tls = options.certfile is not None
-            return supervisor.supervise(supervisor.Options(options.workers, binds, tls=tls))
+            return supervisor.supervise(
+                supervisor.Options(options.workers, binds, admin_binds, console, tls=tls)
+            )
         set_up()
         from trigger_ddp.server import run
 
@@ -121,8 +123,8 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
                 certfile=options.certfile,
                 keyfile=options.keyfile,
                 ca_certs=options.ca_certs,
-                admin_binds=options.admin_bind or [],
-                debug_port=options.debug_port,
+                admin_binds=admin_binds,
+                console=console,
                 worker=worker,
             )
         )

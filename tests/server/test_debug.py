@@ -20,7 +20,7 @@ from tests.serving import Server
 from tests.test_cli import refused
 from trigger_ddp.errors import ConfigurationError
 from trigger_ddp.live.engine import Engine
-from trigger_ddp.server import debug
+from trigger_ddp.server import debug, debug_port
 from trigger_ddp.server.debug_commands import Commands, _word
 from trigger_ddp.server.metrics import Metrics
 
@@ -38,7 +38,7 @@ from trigger_ddp.server.metrics import Metrics
     ],
 )
 def test_where_it_may_be(text, bind):
-    assert debug.parse_port(text) == bind
+    assert str(debug_port.parse(text)) == bind
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_where_it_may_be(text, bind):
 )  # fmt: skip
 def test_where_it_may_not(text):
     with pytest.raises(ConfigurationError, match="--debug-port"):
-        debug.parse_port(text)
+        debug_port.parse(text)
 
 
 def test_the_command_refuses_other_addresses():

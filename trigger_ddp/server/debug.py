@@ -8,18 +8,16 @@ first is an HTTP request, at which the connection is closed.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 from collections.abc import Sequence
 
 import trio
 
-from trigger_ddp.errors import ConfigurationError
 from trigger_ddp.server.debug_commands import Commands
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.service import Service
-from trigger_ddp.server.sockets import Listener, TCPAddress, accept_forever, describe, parse_bind
+from trigger_ddp.server.sockets import Listener, accept_forever, describe
 
 logger = logging.getLogger(__name__)
 
@@ -37,40 +35,6 @@ GREETING = b"trigger_ddp's debug console. 'help' lists its commands.\n"
 
 #: How HTTP, or TLS, begins, and what follows it. No command looks like that.
 _FOREIGN = re.compile(rb"[A-Z]+ \S+ HTTP/|[A-Za-z-]+:|\x16\x03|PRI \*")
-
-
-def parse_port(text: str) -> str:
-    """Read ``--debug-port``.
-
-    Args:
-        text: ``PORT``, ``127.0.0.1:PORT``, ``[::1]:PORT`` or ``localhost:PORT``.
-
-    Returns:
-        What `open_listeners` takes.
-
-    Raises:
-        ConfigurationError: it is something else, an address that others can reach, for instance.
-    """
-    try:
-        address = parse_bind(text)
-    except ConfigurationError:
-        address = None
-    if not isinstance(address, TCPAddress):
-        raise ConfigurationError(f"--debug-port takes PORT or 127.0.0.1:PORT, not {text!r}")
-    host = "127.0.0.1" if text.isdigit() or address.host == "localhost" else address.host
-    if not _is_loopback(host):
-        raise ConfigurationError(
-            f"--debug-port {text!r} is refused: the console asks for no password, so that it can only be on "
-            "the loopback interface, 127.0.0.1 or [::1]"
-        )
-    return str(TCPAddress(host, address.port))
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host is not None and ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def serve(listeners: Sequence[Listener], service: Service, metrics: Metrics) -> None:

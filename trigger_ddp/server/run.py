@@ -38,7 +38,7 @@ from trigger_ddp.server.readiness import checks_of
 from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import Listener as ListeningSocket
-from trigger_ddp.server.sockets import accept_forever, open_listeners, url
+from trigger_ddp.server.sockets import TCPAddress, accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
 from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.worker import Worker
@@ -65,7 +65,7 @@ class Options:
         handler: answers HTTP requests that are not the server's own.
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
         admin_binds: addresses where alone health, readiness and metrics are served; none: where clients are.
-        debug_port: where the debug console is, as ``--debug-port`` takes it; None: nowhere.
+        console: where the debug console is; None: nowhere.
         worker: this process, if it is one of several, which has listening sockets and needs no ``binds``.
         on_ready: called with the URLs once the server accepts connections.
     """
@@ -77,7 +77,7 @@ class Options:
     keyfile: str | None = None
     ca_certs: str | None = None
     admin_binds: Sequence[str] = ()
-    debug_port: str | None = None
+    console: TCPAddress | None = None
     worker: Worker | None = None
     on_ready: Callable[[list[str]], None] | None = None
 
@@ -90,8 +90,6 @@ def serve(options: Options) -> None:
     """
     alias = settings().database
     certificates = _certificates(options)
-    if options.debug_port is not None:
-        debug.parse_port(options.debug_port)  # refuses before anything else is done
     check_database(alias)  # first: some of Django's checks ask the database
     check_project()
     check_triggers(alias, install=options.install_triggers)
@@ -201,13 +199,13 @@ class _Listeners:
 
 
 async def _listen(options: Options) -> _Listeners:
-    if options.worker is not None:  # the other addresses are the supervisor's
-        return _Listeners(options.worker.listeners(), (), ())
-    console = [debug.parse_port(options.debug_port)] if options.debug_port is not None else []
+    if options.worker is not None:
+        worker = options.worker
+        return _Listeners(worker.listeners(), worker.admin_listeners(), worker.console_listeners())
     return _Listeners(
         await open_listeners(options.binds),
         await open_listeners(options.admin_binds),
-        await open_listeners(console),
+        await open_listeners([str(options.console)] if options.console is not None else []),
     )
 
 
@@ -244,7 +242,9 @@ async def _main(
             )
             sessions = Sessions(opener(service), limits, metrics)
             await nursery.start(sessions.run)
-            operations = Operations(checks_of(service), _collector(metrics)).respond
+            operations = Operations(
+                checks_of(service), worker.collect if worker else _collector(metrics)
+            ).respond
             application = Application(
                 on_connection=opener(service),
                 handler=options.handler,
@@ -259,7 +259,7 @@ async def _main(
             # These two go on while the server drains, and end with it.
             if listeners.admin:
                 administration = Application(None, operations=operations)
-                for listener in listeners.admin:
+                for listener in listeners.admin if worker is None else ():
                     logger.info("health and metrics on %s", url(listener))
                 nursery.start_soon(accept_forever, listeners.admin, partial(serve_stream, app=administration))
             if listeners.debug:
@@ -274,7 +274,7 @@ async def _main(
                     take_over=partial(take_over, service, limits),
                 )
                 nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
-                nursery.start_soon(worker.run)
+                nursery.start_soon(worker.run, metrics.collect)
             else:
                 for address in urls:
                     logger.info("listening on %s", address)
