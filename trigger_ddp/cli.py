@@ -59,6 +59,19 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca-certs", metavar="PEM", help="refuse clients without a certificate that one of these has signed"
     )
     parser.add_argument(
+        "--admin-bind",
+        action="append",
+        metavar="HOST:PORT",
+        help="serve /_ddp/health, /_ddp/ready and /_ddp/metrics here, and not where clients connect; "
+        "takes what --bind does, and may be repeated",
+    )
+    parser.add_argument(
+        "--debug-port",
+        metavar="PORT",
+        help="open a console for looking into the running server on this port of the loopback interface: "
+        "nc 127.0.0.1 PORT; each further one of several workers has the next port",
+    )
+    parser.add_argument(
         "--workers",
         type=_workers,
         default=1,
@@ -106,23 +119,28 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         options: those of `add_serve_arguments`.
         set_up: loads the project; what serves by several processes calls it in each of them only.
     """
-    from trigger_ddp.server import logs, reload, supervisor
+    from trigger_ddp.server import debug_port, logs, reload, supervisor
     from trigger_ddp.server.worker import Worker
 
     access_log = options.access_log
     if access_log is None:
         access_log = options.reload or options.verbosity >= 2
-    logs.configure(options.verbosity, options.log_format, access_log=access_log)
     worker = Worker.from_environment()
+    number = worker.number if worker else None
+    logs.configure(options.verbosity, options.log_format, number, access_log=access_log)
     binds = options.bind or [DEFAULT_BIND]
+    admin_binds = options.admin_bind or []
     try:
         if options.reload and options.workers > 1:
             raise ConfigurationError("--reload is for development, with one process: leave out --workers")
         if options.reload and not reload.is_child():
             return reload.restart_on_changes(EXIT_USAGE)
+        console = debug_port.parse(options.debug_port) if options.debug_port is not None else None
         if worker is None and options.workers > 1:
             tls = options.certfile is not None
-            return supervisor.supervise(supervisor.Options(options.workers, binds, tls=tls))
+            return supervisor.supervise(
+                supervisor.Options(options.workers, binds, admin_binds, console, tls=tls)
+            )
         changes = reload.Changes() if options.reload else None
         set_up()
         from trigger_ddp.server import run
@@ -135,6 +153,8 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
                 certfile=options.certfile,
                 keyfile=options.keyfile,
                 ca_certs=options.ca_certs,
+                admin_binds=admin_binds,
+                console=console,
                 worker=worker,
             )
         )

@@ -17,10 +17,11 @@ import h11
 import trio
 
 from trigger_ddp.protocol.frames import Wire
-from trigger_ddp.server import access, forwarded, sockets, sockjs, websocket
+from trigger_ddp.server import access, forwarded, operations, sockets, sockjs, websocket
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
+from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
@@ -36,9 +37,6 @@ MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30.0
 #: Seconds a connection may stay open between two requests.
 KEEP_ALIVE_SECONDS = 75.0
-#: Below this path everything is the server's own, whatever else it serves.
-RESERVED_PREFIX = "/_ddp"
-
 _FAILED = "answering %s %s of %s failed"
 _RAW_PATHS = frozenset({"/websocket", "/websocket/", "/sockjs/websocket", "/sockjs/websocket/"})
 
@@ -49,23 +47,28 @@ class Application:
 
     Args:
         on_connection: runs the whole DDP session of one WebSocket; the connection is closed when it returns.
+            None: there is no DDP here.
         handler: answers plain requests for paths that are not the server's own; None: they are not found.
         limits: what one WebSocket client may take up.
         sockjs: what SockJS leaves to the server.
         sessions: the SockJS sessions of its other transports, running; None: there are only WebSockets.
         forwarded_count: how many proxies stand before the server, see `forwarded`.
+        operations: answers requests below `operations.PREFIX`; None: they are not found.
+        metrics: where connections and refusals are counted.
         siblings: the other workers, which have a share of the SockJS sessions; None: there are none.
         head_at_once: send the head of a streaming response before there is a body.
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
         log_access: write a line to the access log for each request.
     """
 
-    on_connection: Callable[[Connection], Awaitable[None]]
+    on_connection: Callable[[Connection], Awaitable[None]] | None
     handler: Handler | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
     sockjs: sockjs.Options = dataclasses.field(default_factory=sockjs.Options)
     sessions: Sessions | None = None
     forwarded_count: int = 0
+    operations: Handler | None = None
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
     siblings: Siblings | None = None
     head_at_once: bool = False
     web: Gateway | None = None
@@ -102,6 +105,7 @@ class _Upgrade:
 
     request: Request
     wire: Wire
+    on_connection: Callable[[Connection], Awaitable[None]]
     key: bytes
     early: bytes
 
@@ -135,8 +139,9 @@ class _Conversation:
                     key=upgrade.key,
                     early=upgrade.early,
                     wire=upgrade.wire,
-                    on_connection=self._app.on_connection,
+                    on_connection=upgrade.on_connection,
                     limits=self._app.limits,
+                    metrics=self._app.metrics,
                 )
                 return
             if not self._http.next_cycle():
@@ -160,9 +165,16 @@ class _Conversation:
                 log.upgraded = True
                 return outcome
         except Refused as refused:
+            self._count(refused.response.status)
             if not self._http.status:
                 await self._http.respond(refused.response, close=True)
         return None
+
+    def _count(self, status: int) -> None:
+        if status >= 500:
+            return  # that is not the client's fault
+        reason = {408: "request_timeout", 413: "request_too_large", 431: "request_too_large"}
+        self._app.metrics.refusals[reason.get(status, "bad_request")] += 1
 
     # Reading
 
@@ -205,18 +217,21 @@ class _Conversation:
 
     async def _answer(self, request: Request) -> Response | StreamingResponse | _Upgrade:
         """Send the answer to a request, unless it is to become a WebSocket."""
+        ddp = self._app.on_connection
         wire = _wire_of(request.raw_path)
         outcome: Response | StreamingResponse | _Upgrade
-        if wire is not None:
-            outcome = self._upgrade(request, wire)
+        if _is_reserved(request.path):
+            outcome = await self._ask(self._app.operations, request)
+        elif ddp is None:
+            outcome = not_found()
+        elif wire is not None:
+            outcome = self._upgrade(request, wire, ddp)
         elif _is_sockjs(request.raw_path):
             outcome = await self._ask_sockjs(request)
         elif _is_about_server(request):
             outcome = Response(204, (("Allow", "GET, HEAD, OPTIONS"),))
-        elif _is_reserved(request.path):
-            outcome = not_found()
         else:
-            outcome = await self._ask_handler(request)
+            outcome = await self._ask(self._app.handler, request)
         if isinstance(outcome, Response):
             await self._http.respond(outcome, without_body=request.method == "HEAD")
         elif isinstance(outcome, StreamingResponse):
@@ -227,16 +242,18 @@ class _Conversation:
         answer = await self._transports.respond(request) if self._transports else None
         return answer or sockjs.respond(request, self._app.sockjs)
 
-    async def _ask_handler(self, request: Request) -> Response | StreamingResponse:
-        if self._app.handler is None:
+    async def _ask(self, handler: Handler | None, request: Request) -> Response | StreamingResponse:
+        if handler is None:
             return not_found()
         try:
-            return await self._app.handler(request) or not_found()
+            return await handler(request) or not_found()
         except Exception:
             logger.exception(_FAILED, request.method, request.target, request.client)
             return Response.text(500, "500 Internal Server Error\n")
 
-    def _upgrade(self, request: Request, wire: Wire) -> Response | _Upgrade:
+    def _upgrade(
+        self, request: Request, wire: Wire, on_connection: Callable[[Connection], Awaitable[None]]
+    ) -> Response | _Upgrade:
         """Judge a WebSocket handshake as RFC 6455, section 4.2.1, wants it judged."""
         if request.method != "GET":
             return not_allowed("GET")
@@ -256,7 +273,7 @@ class _Conversation:
             return Response.text(400, '"Sec-WebSocket-Key" must be 16 bytes in base64.\n')
         if request.body or self._http.version != b"1.1" or not self._http.is_handshake():
             return Response.text(400, "A WebSocket is opened by an HTTP/1.1 request without a body.\n")
-        return _Upgrade(request, wire, key.encode(), self._http.unread)
+        return _Upgrade(request, wire, on_connection, key.encode(), self._http.unread)
 
     # Sending
 
@@ -318,7 +335,7 @@ def _is_sockjs(raw_path: str) -> bool:
 
 def _is_reserved(path: str) -> bool:
     """Of a decoded path: what a proxy would decode must not mean something else behind it."""
-    return path == RESERVED_PREFIX or path.startswith(f"{RESERVED_PREFIX}/")
+    return f"{path}/".startswith(operations.PREFIX)
 
 
 def _is_about_server(request: Request) -> bool:

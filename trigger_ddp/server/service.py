@@ -6,6 +6,7 @@ on the trio thread, only database work is handed to worker threads.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import inspect
 import logging
@@ -38,6 +39,7 @@ from trigger_ddp.server.connection import Connection
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.leases import Lease, Leases
+from trigger_ddp.server.metrics import Metrics, kind_of
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.users import Users, Watch
@@ -77,6 +79,11 @@ class Service:
         evaluators: threads for asking the database, which nothing of the application holds up.
         settings: the ``DDP_*`` settings.
         siblings: the other processes that serve the same port; None: there are none.
+        metrics: where it counts what it does.
+
+    Attributes:
+        draining: whether the server is about to stop.
+        evaluated_at: when the database last gave an answer; minus infinity if it never has.
     """
 
     def __init__(
@@ -86,8 +93,12 @@ class Service:
         evaluators: Workers,
         settings: Settings,
         siblings: Siblings | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.source = source
+        self.metrics = metrics or Metrics()
+        self.draining = False
+        self.evaluated_at = -math.inf
         self.workers = workers
         self.evaluators = evaluators
         self.settings = settings
@@ -102,12 +113,15 @@ class Service:
         self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
         self._away: dict[Session, None] = {}  # sessions whose client is, the longest first
         self._nursery: trio.Nursery | None = None
+        # What serves all must not begin in the context of the client that happened to need it first.
+        self._context = contextvars.copy_context()
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
         self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
         self._trigger_checked: set[str] = set()
         self._fences: dict[str, list[_Fenced]] = {}  # by token
         self._behind_barriers: list[_Fenced] = []
         self._dirty: dict[Session, None] = {}
+        self._told: list[float] = []  # of evaluations told and not yet flushed, when their changes came
         self._something_dirty = trio.Event()
         self._timetable_changed = trio.Event()
         self._database_away = Backoff(most=2.0)
@@ -121,6 +135,7 @@ class Service:
             await self._run(task_status)
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        self._context = contextvars.copy_context()
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
@@ -155,6 +170,7 @@ class Service:
             await self.patiently(lambda: self.workers.run(function))
 
     def _deliver(self, events: list[Event]) -> None:
+        now = trio.current_time()
         for event in events:
             if isinstance(event, Fence):
                 for fenced in self._fences.pop(event.token, ()):
@@ -164,16 +180,16 @@ class Service:
             if isinstance(event, Gap) and event.table is None:
                 self._trigger_checked.clear()  # a restored or failed-over database may have other triggers
                 forget_columns()  # … and other columns
-            self.engine.receive(event)
+            self.metrics.change(event)
+            self.engine.receive(event, now)
             self.users.receive(event)
             self.leases.receive(event)
         self._continue()
 
     def _continue(self) -> None:
         """Start what is due, and let those go on whose barrier is behind everything."""
-        assert self._nursery is not None
         for evaluation in self.engine.due(trio.current_time()):
-            self._nursery.start_soon(self._evaluate, evaluation)
+            self._start_shared(self._evaluate, evaluation)
         if self.engine.next_due() is not None:
             self._timetable_changed.set()
         self._let_pass()
@@ -200,10 +216,17 @@ class Service:
             if due is not None and due <= trio.current_time():
                 self._continue()
 
+    def _start_shared(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self._nursery is not None
+        self._context.run(self._nursery.start_soon, task, *args)
+
     async def _evaluate(self, evaluation: Evaluation) -> None:
+        kind, begun = kind_of(evaluation), trio.current_time()
+        self.metrics.evaluations[kind] += 1
         try:
             answers = await self.evaluators.run(answer, evaluation, self.settings.database)
         except Exception as error:
+            self.metrics.evaluation_failures[kind] += 1
             if is_passing(error):
                 self.engine.restart(evaluation, self._ask_again_at(error))
             elif not evaluation.queries:
@@ -221,8 +244,11 @@ class Service:
                 for query in self.engine.fail(evaluation, error):
                     self._end_subscriptions(query)
         else:
-            self._database_away.succeeded(trio.current_time())
-            self.fanout.tell(self.engine.complete(evaluation, answers))
+            self.evaluated_at = now = trio.current_time()
+            self._database_away.succeeded(now)
+            self.metrics.evaluation_seconds[kind].observe(now - begun)
+            if self.fanout.tell(self.engine.complete(evaluation, answers)) and evaluation.since < math.inf:
+                self._told.append(evaluation.since)
         self._continue()
 
     def _ask_again_at(self, error: BaseException) -> float:
@@ -301,8 +327,7 @@ class Service:
             self._release(query)
 
     def _unuse(self, compiled: CompiledShape) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self.source.unsubscribe, _tables(compiled))
+        self._start_shared(self.source.unsubscribe, _tables(compiled))
         self._uses.subtract(compiled.tables.keys())
         for name in compiled.tables:
             if not self._uses[name]:
@@ -361,7 +386,7 @@ class Service:
             self.passed_on.discard(connection)
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run what outlives the connection that asked for it; it must not raise."""
+        """Run what outlives the connection that asked for it, in its context; it must not raise."""
         assert self._nursery is not None
         self._nursery.start_soon(task)
 
@@ -376,6 +401,7 @@ class Service:
         if len(self._away) > self.settings.max_resumable:
             longest = next(iter(self._away))
             del self._away[longest]  # at once: others may be lost before it has ended
+            self.metrics.refusals["too_many_away"] += 1
             self.conversations[longest.id].end("too many clients are away")
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
@@ -409,8 +435,12 @@ class Service:
             await self._something_dirty.wait()
             self._something_dirty = trio.Event()
             dirty, self._dirty = self._dirty, {}
+            told, self._told = self._told, []
             for session in dirty:
                 self.flush(session)
+            now = trio.current_time()
+            for since in told:
+                self.metrics.change_to_socket.observe(now - since)
 
     def flush(self, session: Session) -> None:
         """Write the session's outgoing frames as far as its socket takes them; the rest follows by itself."""
@@ -418,6 +448,16 @@ class Service:
         if connection is not None:
             connection.push(session.take())
             connection.flush()
+
+    @property
+    def away(self) -> int:
+        """Number of sessions whose clients may come back."""
+        return len(self._away)
+
+    def lag(self) -> float:
+        """Seconds since the oldest change was read that is not evaluated; 0.0 if all are."""
+        oldest = self.engine.oldest_change()
+        return 0.0 if oldest is None else trio.current_time() - oldest
 
     # -- fences ---------------------------------------------------------------------------------
 
