@@ -4,15 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import h11
 import trio
+import trio.testing
 
+from tests.server import network
 from tests.server.network import Served, serving
+from tests.server.test_http import request
+from trigger_ddp.server import http
 from trigger_ddp.server.workers import Workers
 from trigger_ddp.server.wsgi import Gateway
+
+Environ = dict[str, Any]
+TEXT = [("Content-Type", "text/plain")]
+PATIENCE = 10
+
+
+def echo(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Answers with the path and what was sent."""
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response("200 OK", TEXT)
+    return [environ["REQUEST_METHOD"].encode(), b" ", environ["PATH_INFO"].encode("latin-1"), b" ", body]
+
+
+def saying(*parts: Any, status: str = "200 OK", headers: Any = TEXT) -> Callable[..., Any]:
+    """An application that answers so, whatever it is asked."""
+
+    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        start_response(status, list(headers))
+        return iter(parts)
+
+    return application
+
+
+def chunked(line: str, *chunks: bytes) -> bytes:
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+    return request(line, "Transfer-Encoding: chunked") + framed
+
+
+class Body:
+    """An iterable that counts how often it was closed."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self.parts = iter(parts)
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.parts
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,3 +147,15 @@ async def site(
         gateway = Gateway(application, workers, **options)
         async with serving(web=gateway, **(served or {})) as running:
             yield Site(running, gateway, workers)
+
+
+@contextlib.asynccontextmanager
+async def in_memory(application: Any) -> AsyncIterator[Client]:
+    """A client of an application, with nothing between them that could be late."""
+    async with Workers(1) as workers:
+        app = http.Application(network.echo, web=Gateway(application, workers))
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(http.serve_stream, ours, app)
+            yield Client(theirs)
+            await theirs.aclose()
