@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import django
 from django.core.exceptions import ImproperlyConfigured
@@ -57,6 +57,14 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca-certs", metavar="PEM", help="refuse clients without a certificate that one of these has signed"
     )
     parser.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes that share the addresses, one for each core (default: 1); at SIGHUP one after the other "
+        "is replaced, and so loads the project anew",
+    )
+    parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
@@ -64,19 +72,41 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve the configured Django project. Returns the exit code."""
-    from trigger_ddp.server import logs, run
+def _workers(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: None) -> int:
+    """Serve a Django project. Returns the exit code.
+
+    Args:
+        options: those of `add_serve_arguments`.
+        set_up: loads the project; what serves by several processes calls it in each of them only.
+    """
+    from trigger_ddp.server import logs, supervisor
+    from trigger_ddp.server.worker import Worker
 
     logs.configure(options.verbosity, options.log_format)
+    worker = Worker.from_environment()
+    binds = options.bind or [DEFAULT_BIND]
     try:
+        if worker is None and options.workers > 1:
+            tls = options.certfile is not None
+            return supervisor.supervise(supervisor.Options(options.workers, binds, tls=tls))
+        set_up()
+        from trigger_ddp.server import run
+
         run.serve(
             run.Options(
-                options.bind or [DEFAULT_BIND],
+                binds,
                 install_triggers=options.install_triggers,
                 certfile=options.certfile,
                 keyfile=options.keyfile,
                 ca_certs=options.ca_certs,
+                worker=worker,
             )
         )
     except ConfigurationError as error:
@@ -126,11 +156,7 @@ def set_up_django(settings: str | None) -> None:
 
 
 def _serve_command(options: argparse.Namespace) -> int:
-    try:
-        set_up_django(options.settings)
-    except ConfigurationError as error:
-        return fail(str(error))
-    return serve(options)
+    return serve(options, set_up=lambda: set_up_django(options.settings))
 
 
 def _parser() -> argparse.ArgumentParser:

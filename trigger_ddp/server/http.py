@@ -21,6 +21,7 @@ from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import forwarded, sockets, sockjs, websocket
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
+from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
 
@@ -58,6 +59,8 @@ class Application:
         sockjs: what SockJS leaves to the server.
         sessions: the SockJS sessions of its other transports, running; None: there are only WebSockets.
         forwarded_count: how many proxies stand before the server, see `forwarded`.
+        siblings: the other workers, which have a share of the SockJS sessions; None: there are none.
+        head_at_once: send the head of a streaming response before there is a body.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]]
@@ -66,15 +69,24 @@ class Application:
     sockjs: sockjs.Options = dataclasses.field(default_factory=sockjs.Options)
     sessions: Sessions | None = None
     forwarded_count: int = 0
+    siblings: Siblings | None = None
+    head_at_once: bool = False
 
 
-async def serve_stream(stream: trio.abc.Stream, app: Application) -> None:
+async def serve_stream(
+    stream: trio.abc.Stream, app: Application, *, peer: tuple[str, int | None] | None = None
+) -> None:
     """Serve one connection until it is closed, which it is when this returns.
+
+    Args:
+        stream: the connection.
+        app: what is served.
+        peer: whose it is, address and port, where the stream does not tell.
 
     Raises:
         Nothing but `trio.Cancelled`: what goes wrong is logged.
     """
-    conversation = _Conversation(stream, app)
+    conversation = _Conversation(stream, app, peer or sockets.peer_of(stream))
     try:
         await conversation.run()
     except* (trio.BrokenResourceError, trio.ClosedResourceError) as errors:
@@ -106,13 +118,15 @@ class _Refused(Exception):
 class _Conversation:
     """The HTTP requests of one connection, one after the other, until one becomes a WebSocket."""
 
-    def __init__(self, stream: trio.abc.Stream, app: Application) -> None:
+    def __init__(self, stream: trio.abc.Stream, app: Application, peer: tuple[str, int | None]) -> None:
         self._stream = stream
         self._app = app
-        self._transports = Transports(app.sessions, app.sockjs) if app.sessions is not None else None
+        self._transports = (
+            Transports(app.sessions, app.sockjs, app.siblings) if app.sessions is not None else None
+        )
         self._gone = False  # whether the client went away while it was sent a response
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._address, self._port = sockets.peer_of(stream)
+        self._address, self._port = peer
         self.client = Request("", "", client_address=self._address, client_port=self._port).client
 
     async def run(self) -> None:
@@ -300,6 +314,8 @@ class _Conversation:
                 waiting.clear()
                 await self._send_event(*events)
 
+        if self._app.head_at_once:
+            await self._send_event(waiting.pop())
         failed = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)

@@ -27,7 +27,7 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
-from trigger_ddp.server import sockjs
+from trigger_ddp.server import main_task, siblings, sockjs
 from trigger_ddp.server.conversation import opener
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
@@ -35,6 +35,7 @@ from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
 from trigger_ddp.server.tls import Certificates
+from trigger_ddp.server.worker import Worker
 from trigger_ddp.server.workers import Workers
 
 logger = logging.getLogger("trigger_ddp.server")
@@ -57,6 +58,7 @@ class Options:
         install_triggers: mend missing and outdated triggers instead of refusing to start.
         handler: answers HTTP requests that are not the server's own.
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
+        worker: this process, if it is one of several, which has listening sockets; ``binds`` says nothing then.
         on_ready: called with the URLs once the server accepts connections.
     """
 
@@ -66,6 +68,7 @@ class Options:
     certfile: str | None = None
     keyfile: str | None = None
     ca_certs: str | None = None
+    worker: Worker | None = None
     on_ready: Callable[[list[str]], None] | None = None
 
 
@@ -82,13 +85,7 @@ def serve(options: Options) -> None:
     check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
-    try:
-        trio.run(_main, options, conninfo, settings(), certificates, strict_exception_groups=True)
-    except BaseExceptionGroup as group:
-        refusals, others = group.split(ConfigurationError)
-        if refusals is None or others is not None:
-            raise
-        raise _first(refusals) from None
+    main_task.run(_main, options, conninfo, settings(), certificates)
 
 
 def _certificates(options: Options) -> Certificates | None:
@@ -194,7 +191,8 @@ async def _main(
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
-            listeners = await open_listeners(options.binds)
+            worker = options.worker
+            listeners = worker.listeners() if worker else await open_listeners(options.binds)
             limits = Limits(
                 max_message_bytes=conf.max_message_bytes,
                 outbox_bytes=conf.outbox_bytes,
@@ -212,11 +210,18 @@ async def _main(
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
                 forwarded_count=conf.forwarded_count,
+                siblings=siblings.Siblings(worker.number, worker.sibling_paths) if worker else None,
             )
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners]
-            for address in urls:
-                logger.info("listening on %s", address)
+            if worker:
+                here = dataclasses.replace(application, siblings=None, forwarded_count=0, head_at_once=True)
+                asked = partial(siblings.serve, answer=partial(serve_stream, app=here))
+                nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
+                nursery.start_soon(worker.run)
+            else:
+                for address in urls:
+                    logger.info("listening on %s", address)
             if options.on_ready is not None:
                 options.on_ready(urls)
             async with trio.open_nursery() as clients:
@@ -261,8 +266,3 @@ async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

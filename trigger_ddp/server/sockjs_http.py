@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 import msgspec
 
-from trigger_ddp.server import sockjs
+from trigger_ddp.server import siblings, sockjs
 from trigger_ddp.server.exchange import Request, Response, StreamingResponse, not_allowed
 from trigger_ddp.server.sockjs_registry import Sessions, TooManySessions
 from trigger_ddp.server.sockjs_session import Framing, SockJSSession
@@ -117,18 +117,23 @@ class Transports:
     Args:
         sessions: the sessions.
         options: what SockJS leaves to the server.
+        others: the other workers, which have sessions as well.
     """
 
-    def __init__(self, sessions: Sessions, options: sockjs.Options) -> None:
+    def __init__(
+        self, sessions: Sessions, options: sockjs.Options, others: siblings.Siblings | None = None
+    ) -> None:
         self._sessions = sessions
         self._options = options
+        self._others = others
 
     def most_body_bytes(self, raw_path: str) -> int:
         """How large a request to this path may be; 0 if it does not send messages to a session."""
         match = _PATH.fullmatch(raw_path)
         if match is None or match["transport"] in _RECEIVING:
             return 0
-        if not isinstance(self._sessions.find(match["session"]), SockJSSession):
+        elsewhere = self._elsewhere(match["session"]) is not None
+        if not elsewhere and not isinstance(self._sessions.find(match["session"]), SockJSSession):
             return 0
         # at worst two bytes, "é", come as six, "\u00e9"
         return 3 * self._sessions.limits.max_message_bytes + 1024
@@ -139,6 +144,8 @@ class Transports:
         if match is None:
             return None
         key, transport = match["session"], match["transport"]
+        if (path := self._elsewhere(key)) is not None:
+            return await siblings.ask(path, request)
         headers = (*sockjs.NOT_CACHED, *sockjs.session_cookie(request, self._options))
         try:
             if transport == "jsonp_send":
@@ -149,6 +156,9 @@ class Transports:
             return self._receive(request, key, _RECEIVING[transport], headers)
         except _Wrong as wrong:
             return Response.text(500, f"{wrong}\n", *headers)
+
+    def _elsewhere(self, key: str) -> str | None:
+        return None if self._others is None else self._others.path_of(key)
 
     # -- receiving ------------------------------------------------------------------------------
 
