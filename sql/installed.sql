@@ -2,20 +2,21 @@
 -- description: One row for each of the wanted tables that exists: its position among them, and two texts. The first is
 --   the same at two looks just if nothing was done in between to its triggers, to their functions and to which tables
 --   are below it: a row of the catalog that is written again has another xmin, so that a trigger dropped and made again,
---   or disabled and enabled, shows. The second is the same while its columns and unique indexes are. Then, of the
---   transactions that this look sees running, the oldest's id, and the id that the next to begin will have.
+--   or disabled and enabled, shows. The second is the same while its columns and unique indexes are.
 -- version: 1
 WITH RECURSIVE wanted AS (
   SELECT position, pg_catalog.to_regclass(name)::pg_catalog.oid AS id
     FROM pg_catalog.unnest(%(tables)s::text[]) WITH ORDINALITY AS t (name, position)
 ), family AS (
-  SELECT position, id FROM wanted
+  SELECT position, id, NULL::text AS since FROM wanted
   UNION
-  SELECT family.position, inhrelid FROM family JOIN pg_catalog.pg_inherits ON inhparent = family.id
+  SELECT family.position, inhrelid, i.xmin::text
+    FROM family JOIN pg_catalog.pg_inherits i ON inhparent = family.id
 )
 SELECT (position - 1)::int,
        (SELECT pg_catalog.string_agg(
-                 pg_catalog.concat_ws(' ', family.id, t.oid, t.xmin, p.oid, p.xmin), ',' ORDER BY family.id, t.oid)
+                 pg_catalog.concat_ws(' ', family.id, since, t.oid, t.xmin, p.oid, p.xmin), ','
+                 ORDER BY family.id, since, t.oid)
           FROM family
                LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = family.id AND t.tgname ~ %(ours)s
                LEFT JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
@@ -26,8 +27,6 @@ SELECT (position - 1)::int,
             FROM pg_catalog.pg_attribute WHERE attrelid = wanted.id AND attnum > 0 AND NOT attisdropped),
          ' ',
          (SELECT pg_catalog.string_agg(indexrelid::text, ',' ORDER BY indexrelid)
-            FROM pg_catalog.pg_index WHERE indrelid = wanted.id AND indisunique)),
-       pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint,
-       pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint
+            FROM pg_catalog.pg_index WHERE indrelid = wanted.id AND indisunique))
   FROM wanted
  WHERE id IS NOT NULL

@@ -28,15 +28,11 @@ class Look:
             tables are below it; empty if there is no such table.
         columns: another text whenever its columns or unique indexes are others.
         stale: why its changes may go unnoticed, as a sentence; empty if its triggers are as they should be.
-        oldest: the id of the oldest transaction that ran.
-        next: the id that the next one had.
     """
 
     triggers: str
     columns: str
     stale: str
-    oldest: int
-    next: int
 
 
 def look(
@@ -52,15 +48,15 @@ def look(
     Raises:
         django.db.Error: the database can't be asked.
     """
-    found = {table.name: Look("", "", "", 0, 0) for table in tables}
+    found = {table.name: Look("", "", "") for table in tables}
     asked: dict[str, Any] = {
         "tables": [table.identifier.as_string(None) for table in tables],
         "ours": names.OURS,
     }
     with connection.cursor() as cursor:
         cursor.execute(script("installed").text, asked)
-        for position, triggers, columns, oldest, following in cursor.fetchall():
-            found[tables[position].name] = Look(triggers, columns, "", oldest, following)
+        for position, triggers, columns in cursor.fetchall():
+            found[tables[position].name] = Look(triggers, columns, "")
     # Whatever is done between the two questions makes the next look another.
     changed = []
     for table in tables:
@@ -75,3 +71,14 @@ def look(
                 name = one.table.name
                 found[name] = dataclasses.replace(found[name], stale="; ".join(one.differences))
     return found
+
+
+def running(connection: BaseDatabaseWrapper) -> frozenset[str]:
+    """The transactions that run now, by names that none has again.
+
+    Raises:
+        django.db.Error: the database can't be asked.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(script("running").text)
+        return frozenset(name for (name,) in cursor.fetchall())

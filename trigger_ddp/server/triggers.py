@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import trio
 from django.db import connections
 
-from trigger_ddp.capture.installed import Look, look
+from trigger_ddp.capture.installed import Look, look, running
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
 from trigger_ddp.live.lifting import forget_columns
@@ -41,7 +41,7 @@ class Triggers:
         self._tables: dict[str, Table] = {}  # those in use
         self._looks: dict[str, Look] = {}  # the latest look at each of them
         self._doubted: set[str] = set()  # those of which the latest look need not be true any more
-        self._again: dict[str, int] = {}  # those to be read again when no older transaction runs
+        self._again: dict[str, frozenset[str]] = {}  # those to be read again once these transactions are over
         self._looking = trio.Lock()  # the looks are noted in the order in which they were taken
         self._due = trio.Event()
 
@@ -107,12 +107,14 @@ class Triggers:
     async def _look_at(self, tables: list[Table]) -> None:
         if not tables:
             return
-        found = await self._evaluators.run(_look, tables, dict(self._looks), self._alias)
+        found, still_running = await self._evaluators.run(
+            _look, tables, dict(self._looks), bool(self._again), self._alias
+        )
         for name, seen in found.items():
             if name in self._tables:
-                self._note(name, seen)
+                self._note(name, seen, still_running)
 
-    def _note(self, name: str, seen: Look) -> None:
+    def _note(self, name: str, seen: Look, still_running: frozenset[str]) -> None:
         before = self._looks.get(name)
         self._looks[name] = seen
         self._doubted.discard(name)
@@ -132,12 +134,18 @@ class Triggers:
         if seen.triggers != before.triggers or (before.stale and not seen.stale):
             # Changes may have been missed since the latest look, also where it found nothing wrong. Those who
             # wrote with another function in place may commit after this; they are read once they have ended.
-            self._again[name] = seen.next
+            self._again[name] = still_running
             self._on_gap(Gap(name, "triggers"))
-        elif name in self._again and seen.oldest >= self._again[name]:
+        elif name in self._again and self._again[name].isdisjoint(still_running):
             del self._again[name]
             self._on_gap(Gap(name, "triggers"))
 
 
-def _look(tables: list[Table], before: dict[str, Look], alias: str) -> dict[str, Look]:
-    return look(connections[alias], tables, before)
+def _look(
+    tables: list[Table], before: dict[str, Look], anyway: bool, alias: str
+) -> tuple[dict[str, Look], frozenset[str]]:
+    """Looks, and if one is another than before, or ``anyway``, the transactions that ran after them."""
+    connection = connections[alias]
+    found = look(connection, tables, before)
+    another = any(name in before and before[name] != seen for name, seen in found.items())
+    return found, running(connection) if another or anyway else frozenset()
