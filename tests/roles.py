@@ -47,10 +47,10 @@ def grants(*roles: str, writes: tuple[str, ...] = WRITTEN) -> str:
     return out.getvalue()
 
 
-def install(environ: dict[str, str]) -> None:
+def install(environ: dict[str, str], *labels: str) -> None:
     """Have the installing role install the triggers of the project that the variables describe."""
     done = subprocess.run(
-        [sys.executable, "-m", "django", "ddp_install_triggers", "-v0"],
+        [sys.executable, "-m", "django", "ddp_install_triggers", "-v0", *labels],
         env={**os.environ, **environ, "TDDP_TEST_USER": INSTALLING}, cwd=_ROOT,
         capture_output=True, text=True,
     )  # fmt: skip
