@@ -61,8 +61,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         type=_workers,
         default=1,
         metavar="N",
-        help="processes that share the addresses, one for each core (default: 1); at SIGHUP one after the other "
-        "is replaced, and so loads the project anew",
+        help="processes that share the addresses, one for each core (default: 1); at SIGHUP one after the "
+        "other is replaced, and so loads the project anew",
     )
     parser.add_argument(
         "--log-format",

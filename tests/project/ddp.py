@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 import uuid
 from collections.abc import Mapping
@@ -103,6 +104,15 @@ class Methods(APIMixin):
     @api_endpoint
     def echo(self, value: Any) -> Any:
         return value
+
+    @api_endpoint
+    def process(self) -> int:
+        return os.getpid()
+
+    @api_endpoint
+    def address(self) -> str:
+        address: str = this.connection.client_address
+        return address
 
     @api_endpoint
     def add(self, a: float, b: float) -> float:

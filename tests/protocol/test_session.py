@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trigger_ddp.alea import UNMISTAKABLE
+from trigger_ddp.alea import UNMISTAKABLE, meteor_random_id
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.requests import Call, Subscribe, Unsubscribe
@@ -34,7 +34,7 @@ class Talk(Session):
     def hear(self, **message: Any) -> None:
         self.receive(json.dumps(message))
         if self.connecting is not None:
-            self.open()
+            self.open(meteor_random_id())
 
 
 def test_nothing_is_said_before_connect():

@@ -75,7 +75,7 @@ def run(test: Callable[[Service, trio.Nursery, Opened], Awaitable[None]], **sett
                 connection: Any = Connection()
                 session = service.open_session(connection)
                 session.receive('{"msg": "connect", "version": "1", "support": ["1"]}')
-                session.open()
+                session.open(service.new_session_id())
                 conversation = Conversation(service, session, connection)
                 nursery.start_soon(conversation.run)
                 return conversation, connection

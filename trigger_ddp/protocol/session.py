@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api import Publication
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.query import LiveQuery
@@ -274,12 +273,12 @@ class Session:
             received if type(received) is int else -1,
         )
 
-    def open(self) -> None:
-        """The client that is connecting gets this session, which is a new one."""
+    def open(self, session_id: str) -> None:
+        """The client that is connecting gets this session, which is a new one, of this id."""
         assert self.connecting is not None
         self.version = self.connecting.version
         self.connecting = None
-        self.id = meteor_random_id()
+        self.id = session_id
         self.send(messages.connected(self.id))
 
     def next_request(self) -> Request | None:

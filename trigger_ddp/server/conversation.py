@@ -16,11 +16,14 @@ import trio
 from trigger_ddp.api import API
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol import messages
+from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.protocol.session import Session
+from trigger_ddp.server import handover
 from trigger_ddp.server.client import Client
-from trigger_ddp.server.connection import Connection, ConnectionClosed
+from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
+from trigger_ddp.server.exchange import Request as HTTPRequest
 from trigger_ddp.server.hooks import Hooks
 from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.limits import admit
@@ -34,35 +37,72 @@ logger = logging.getLogger("trigger_ddp.session")
 async def converse(service: Service, connection: Connection) -> None:
     """Serve a connection from its beginning to its end: find its client a session, and bring it messages."""
     session = service.open_session(connection)
+    elsewhere = None
     try:
         while session.connecting is None:
-            session.receive(await connection.receive())
+            text = await connection.receive()
+            session.receive(text)
             if session.closing is not None:
                 service.flush(session)
                 await connection.close(session.closing.code, session.closing.reason)
+        conversation = _lost(service, session)
+        if conversation is None and service.siblings is not None:
+            elsewhere = await service.siblings.hand_over(connection, session.connecting.session, text)
     except BaseException:  # ConnectionClosed, most often
         service.close_session(session)
         raise
-    conversation = _lost_and_regained(service, session, connection)
-    if conversation is None:
-        session.open()
+    if elsewhere is not None:
+        connection.push(session.take())
+        service.close_session(session)
+        with service.passing_on(connection):
+            await handover.pass_on(connection, elsewhere)
+        return
+    if conversation is not None:
+        preceding = session.take()  # what was said to it before it connected
+        service.close_session(session)
+        conversation.resume(connection, preceding)
+    else:
+        session.open(service.new_session_id())
         conversation = Conversation(service, session, connection)
         service.start(conversation.run)
     await conversation.serve(connection)
 
 
-def _lost_and_regained(service: Service, session: Session, connection: Connection) -> Conversation | None:
+async def take_over(
+    service: Service, limits: Limits, stream: trio.abc.Stream, wire: Wire, request: HTTPRequest, connect: str
+) -> None:
+    """Serve the connection of a client that another worker passes on, if its session can be resumed here.
+
+    Args:
+        service: the process's service.
+        limits: what the client may take up.
+        stream: to the other worker.
+        wire, request: the client's.
+        connect: its message that asks for its session.
+    """
+    async with trio.open_nursery() as nursery:
+        connection = handover.CarriedConnection(stream, nursery, wire, request, limits)
+        session = service.open_session(connection)
+        session.receive(connect)
+        session.take()  # what the other worker has said to it already
+        conversation = _lost(service, session)
+        service.close_session(session)
+        if conversation is None:
+            await connection.refuse()
+        else:
+            connection.accept()
+            conversation.resume(connection, b"")
+            await conversation.serve(connection)
+        nursery.cancel_scope.cancel()
+
+
+def _lost(service: Service, session: Session) -> Conversation | None:
     """The conversation that the client of a new session asks to go on with, if it can; else it is ended."""
     assert session.connecting is not None
     conversation = service.conversations.get(session.connecting.session)
-    if conversation is None:
-        return None
-    if not conversation.can_resume(session):
+    if conversation is not None and not conversation.can_resume(session):
         conversation.end("its client has come back without it")
         return None
-    preceding = session.take()  # what was said to it before it connected
-    service.close_session(session)
-    conversation.resume(connection, preceding)
     return conversation
 
 

@@ -29,7 +29,7 @@ from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
 from trigger_ddp.server import main_task, siblings, sockjs
-from trigger_ddp.server.conversation import opener
+from trigger_ddp.server.conversation import opener, take_over
 from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.service import Service
@@ -59,7 +59,7 @@ class Options:
         install_triggers: mend missing and outdated triggers instead of refusing to start.
         handler: answers HTTP requests that are not the server's own.
         certfile, keyfile, ca_certs: for TLS, as of `tls.Certificates`; without a certfile there is none.
-        worker: this process, if it is one of several, which has listening sockets; ``binds`` says nothing then.
+        worker: this process, if it is one of several, which has listening sockets and needs no ``binds``.
         on_ready: called with the URLs once the server accepts connections.
     """
 
@@ -207,11 +207,12 @@ async def _main(
             Workers(conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2) as evaluators,
             trio.open_nursery() as nursery,
         ):
-            service = Service(Listener(conninfo, decode), workers, evaluators, conf)
+            worker = options.worker
+            others = siblings.Siblings(worker.number, worker.sibling_paths) if worker else None
+            service = Service(Listener(conninfo, decode), workers, evaluators, conf, others)
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
             await nursery.start(service.run)
-            worker = options.worker
             listeners = worker.listeners() if worker else await open_listeners(options.binds)
             limits = Limits(
                 max_message_bytes=conf.max_message_bytes,
@@ -230,13 +231,17 @@ async def _main(
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
                 forwarded_count=conf.forwarded_count,
-                siblings=siblings.Siblings(worker.number, worker.sibling_paths) if worker else None,
+                siblings=others,
             )
             nursery.start_soon(_reload_at_signal, reloads, certificates, service)
             urls = [url(listener, tls=certificates is not None) for listener in listeners]
             if worker:
                 here = dataclasses.replace(application, siblings=None, forwarded_count=0, head_at_once=True)
-                asked = partial(siblings.serve, answer=partial(serve_stream, app=here))
+                asked = partial(
+                    siblings.serve,
+                    answer=partial(serve_stream, app=here),
+                    take_over=partial(take_over, service, limits),
+                )
                 nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
                 nursery.start_soon(worker.run)
             else:
@@ -249,7 +254,8 @@ async def _main(
                     serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
                     if certificates is not None:
                         serve_client = partial(certificates.serve, handler=serve_client)
-                    await accept_forever(listeners, serve_client, handler_nursery=clients)
+                    shares = worker.shares if worker else None
+                    await accept_forever(listeners, serve_client, handler_nursery=clients, shares=shares)
     logger.info("stopped")
 
 
@@ -273,7 +279,7 @@ async def _stop_at_signal(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
             async with trio.open_nursery() as closing:
-                for connection in list(service.connections.values()):
+                for connection in (*service.connections.values(), *service.passed_on):
                     closing.start_soon(connection.close, 1001, "the server is shutting down")
             nursery.cancel_scope.cancel()
     everything.cancel()

@@ -10,11 +10,13 @@ import dataclasses
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api import API, this
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
@@ -33,6 +35,7 @@ from trigger_ddp.server.connection import Connection
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.leases import Lease, Leases
+from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.triggers import Triggers
 from trigger_ddp.server.users import Users, Watch
@@ -71,21 +74,30 @@ class Service:
         workers: threads for the application's code, which may take its time.
         evaluators: threads for asking the database, which nothing of the application holds up.
         settings: the ``DDP_*`` settings.
+        siblings: the other processes that serve the same port; None: there are none.
     """
 
     def __init__(
-        self, source: ChangeSource, workers: Workers, evaluators: Workers, settings: Settings
+        self,
+        source: ChangeSource,
+        workers: Workers,
+        evaluators: Workers,
+        settings: Settings,
+        siblings: Siblings | None = None,
     ) -> None:
         self.source = source
         self.workers = workers
         self.evaluators = evaluators
         self.settings = settings
+        self.siblings = siblings
+        self.new_session_id = meteor_random_id if siblings is None else siblings.new_id
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
         self.triggers = Triggers(evaluators, settings.database, lambda gap: self._deliver([gap]))
         self.users = Users(source, self.triggers)
         self.leases = Leases(source, evaluators, self.patiently, self.triggers)
         self.connections: dict[Session, Connection] = {}
+        self.passed_on: set[Connection] = set()  # whose sessions are in other workers
         self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
         self._away: dict[Session, None] = {}  # sessions whose client is, the longest first
         self._nursery: trio.Nursery | None = None
@@ -335,6 +347,15 @@ class Service:
         session.subscriptions.clear()
         session.universal.clear()
         session.coming.clear()
+
+    @contextmanager
+    def passing_on(self, connection: Connection) -> Iterator[None]:
+        """``connection`` belongs to a session of another worker, but is closed with this one."""
+        self.passed_on.add(connection)
+        try:
+            yield
+        finally:
+            self.passed_on.discard(connection)
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run what outlives the connection that asked for it; it must not raise."""

@@ -1,8 +1,11 @@
-"""SockJS over HTTP where several processes serve one port: each request goes to the worker of its session.
+"""How a client finds its session where several processes serve one port, whichever accepts it.
 
-The requests of one session come over many connections, each accepted by any of the workers. The session's
-id, which the client has chosen and names in every request, says which worker has it; the others ask that one
-over its Unix socket and pass its answer on.
+A session's id says which worker has it: of SockJS's sessions without a WebSocket, whose requests come over
+many connections, the id that the client has chosen; of DDP sessions, to which a client may come back, the
+one that the worker has. The others ask that worker over its Unix socket: `ask` has it answer a request,
+`hand_over` has it take over a client.
+
+What goes over such a socket begins with four bytes of length and an `Asked` or `HandedOver` as JSON.
 """
 
 from __future__ import annotations
@@ -15,16 +18,47 @@ import h11
 import msgspec
 import trio
 
+from trigger_ddp.alea import meteor_random_id
+from trigger_ddp.protocol.frames import Wire
+from trigger_ddp.server import handover
+from trigger_ddp.server.connection import Connection
 from trigger_ddp.server.exchange import Request, Response, Send, StreamingResponse
 
 logger = logging.getLogger(__name__)
 
 _READ_SIZE = 65536
-#: Bytes that say how long what follows is: who the client is. Then comes the request, as HTTP.
 _LENGTH_BYTES = 4
 
 #: Headers about one connection, which say nothing about another.
 _HOP_BY_HOP = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
+
+
+#: Seconds that another worker may take to say whether it has a session.
+HAND_OVER_SECONDS = 2.0
+
+
+class Asked(msgspec.Struct, tag=True, frozen=True):
+    """What follows is an HTTP request of this client; its answer is to be sent back."""
+
+    address: str
+    port: int | None
+
+
+class HandedOver(msgspec.Struct, tag=True, frozen=True):
+    """What follows is the rest of this client's connection, if its session can be resumed.
+
+    Args:
+        request: that opened the connection.
+        wire: what frames the client wants.
+        connect: its message that asks for its session.
+    """
+
+    request: Request
+    wire: str
+    connect: str
+
+
+_decode = msgspec.json.Decoder(Asked | HandedOver).decode
 
 
 class Siblings:
@@ -44,6 +78,50 @@ class Siblings:
         number = zlib.crc32(session.encode()) % len(self._paths)
         return None if number == self._own else self._paths[number]
 
+    def new_id(self) -> str:
+        """A random id for a DDP session of this worker."""
+        while self.path_of(session := meteor_random_id()) is not None:
+            pass
+        return session
+
+    async def hand_over(self, connection: Connection, session: str, connect: str) -> trio.abc.Stream | None:
+        """Find the worker that can go on with a client's session.
+
+        Args:
+            connection: the client's, for `handover.pass_on`.
+            session: the id of its session.
+            connect: its message that asks for it.
+
+        Returns:
+            The stream to pass the connection on to; None: no other worker has the session.
+        """
+        path = self.path_of(session)
+        if path is None:
+            return None
+        told = HandedOver(connection.request, connection.wire.value, connect)
+        try:
+            stream = await trio.open_unix_socket(path)
+        except OSError as error:
+            logger.warning("the worker of session %s can't be asked: %r", session, error)
+            return None
+        try:
+            await _begin(stream, told)
+            with trio.move_on_after(HAND_OVER_SECONDS):
+                if await stream.receive_some(1) == handover.ACCEPTED:
+                    return stream
+        except trio.BrokenResourceError:
+            logger.debug("the worker of session %s has hung up", session)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        await trio.aclose_forcefully(stream)
+        return None
+
+
+async def _begin(stream: trio.abc.Stream, told: Asked | HandedOver, rest: bytes = b"") -> None:
+    data = msgspec.json.encode(told)
+    await stream.send_all(len(data).to_bytes(_LENGTH_BYTES) + data + rest)
+
 
 async def ask(path: str, request: Request) -> Response | StreamingResponse:
     """The answer of another worker.
@@ -59,7 +137,7 @@ async def ask(path: str, request: Request) -> Response | StreamingResponse:
     answer = _Answer(stream)
     try:
         return await answer.begin(request)
-    except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+    except trio.BrokenResourceError as error:
         return _unavailable(request, error)
     finally:
         if not answer.goes_on:
@@ -80,7 +158,6 @@ class _Answer:
         self._http = h11.Connection(h11.CLIENT)
 
     async def begin(self, request: Request) -> Response | StreamingResponse:
-        client = msgspec.json.encode((request.client_address, request.client_port))
         headers = [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP]
         headers += [(b"content-length", b"%d" % len(request.body)), (b"connection", b"close")]
         events = (
@@ -88,8 +165,8 @@ class _Answer:
             h11.Data(data=request.body),
             h11.EndOfMessage(),
         )
-        sent = [self._http.send(event) or b"" for event in events]
-        await self._stream.send_all(b"".join([len(client).to_bytes(_LENGTH_BYTES), client, *sent]))
+        data = b"".join(self._http.send(event) or b"" for event in events)
+        await _begin(self._stream, Asked(request.client_address, request.client_port), data)
         response = await self._next()
         if not isinstance(response, h11.Response):
             raise trio.BrokenResourceError("it has hung up")
@@ -112,24 +189,37 @@ class _Answer:
             yield bytes(event.data)
 
     async def _next(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(bytes(await self._stream.receive_some(_READ_SIZE)))
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                self._http.receive_data(bytes(await self._stream.receive_some(_READ_SIZE)))
+        except h11.RemoteProtocolError as error:
+            raise trio.BrokenResourceError("it has broken off") from error
         return event
 
 
-async def serve(stream: trio.abc.Stream, answer: Callable[..., Awaitable[None]]) -> None:
-    """Take in what another worker says of its client, and answer the client's request.
+async def serve(
+    stream: trio.abc.Stream,
+    answer: Callable[..., Awaitable[None]],
+    take_over: Callable[[trio.abc.Stream, Wire, Request, str], Awaitable[None]],
+) -> None:
+    """Do what another worker asks for.
 
     Args:
         stream: from the other worker.
-        answer: called with the stream and ``peer=``, the client's address and port.
+        answer: answers HTTP; called with the stream and ``peer=``, the client's address and port.
+        take_over: goes on with a client's session, or sends `handover.REFUSED`; called with the stream and
+            what `HandedOver` has.
     """
     try:
         length = int.from_bytes(await _receive_exactly(stream, _LENGTH_BYTES))
-        peer = msgspec.json.decode(await _receive_exactly(stream, length), type=tuple[str, int | None])
+        told = _decode(await _receive_exactly(stream, length))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return  # its client has gone
-    await answer(stream, peer=peer)
+    match told:
+        case Asked():
+            await answer(stream, peer=(told.address, told.port))
+        case HandedOver():
+            await take_over(stream, Wire(told.wire), told.request, told.connect)
 
 
 async def _receive_exactly(stream: trio.abc.Stream, count: int) -> bytes:

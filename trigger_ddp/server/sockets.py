@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from trigger_ddp.errors import ConfigurationError
+from trigger_ddp.server.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -253,20 +254,24 @@ async def accept_forever(
     handler: Callable[[trio.SocketStream], Awaitable[object]],
     *,
     handler_nursery: trio.Nursery | None = None,
+    shares: Shares | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run `handler(stream)` as a task for every connection, until cancelled; then close the listeners.
 
     The tasks run in `handler_nursery` if there is one, and then outlive this call; else they are cancelled
-    along with it.
+    along with it. With `shares` connections are left to workers that have fewer tasks in `handler_nursery`.
 
     An exception that escapes `handler` ends its connection, is logged, and nothing else. Every stream
     is closed when its handler returns. Sockets have TCP_NODELAY set (`trio.SocketStream` sees to it).
     """
     async with trio.open_nursery() as nursery:
+        handlers = handler_nursery or nursery
         for listener in listeners:
             name = f"accept {describe(listener)}"
-            nursery.start_soon(_accept, listener, handler, handler_nursery or nursery, name=name)
+            nursery.start_soon(_accept, listener, handler, handlers, shares, name=name)
+        if shares is not None:
+            nursery.start_soon(shares.refresh, handlers)
         task_status.started()
 
 
@@ -274,10 +279,13 @@ async def _accept(
     listener: Listener,
     handler: Callable[[trio.SocketStream], Awaitable[object]],
     nursery: trio.Nursery,
+    shares: Shares | None,
 ) -> None:
     failing = 0  # the errno that accept() keeps failing with
     async with listener:
         while True:
+            if shares is not None:
+                await shares.wait_for_others(len(nursery.child_tasks))
             try:
                 stream = await listener.accept()
             except OSError as error:

@@ -24,6 +24,7 @@ import trio
 
 from trigger_ddp.server import main_task
 from trigger_ddp.server.backoff import Backoff
+from trigger_ddp.server.shares import Shares
 from trigger_ddp.server.sockets import Listener, open_listeners, url
 from trigger_ddp.server.worker import ENVIRONMENT, Assignment, Channel, Ready
 
@@ -68,13 +69,15 @@ async def _main(options: Options) -> int:
         trio.open_signal_receiver(signal.SIGHUP) as reloads,
         tempfile.TemporaryDirectory(prefix="trigger-ddp-") as directory,  # which nobody else may enter
     ):
+        shares = str(Path(directory, "shares"))
+        Shares.create(shares, options.workers)
         paths = [str(Path(directory, f"{number}.sock")) for number in range(1, options.workers + 1)]
         async with (
             _listening(options.binds) as listeners,
             _listening([f"unix:{path}" for path in paths]) as sibling_listeners,
             trio.open_nursery() as nursery,
         ):
-            supervisor = Supervisor(nursery, listeners, sibling_listeners, paths)
+            supervisor = Supervisor(nursery, listeners, sibling_listeners, paths, shares)
             nursery.start_soon(_stop_at_signal, stops, supervisor)
             code = await supervisor.start()
             if code is None:
@@ -83,8 +86,8 @@ async def _main(options: Options) -> int:
                     logger.info("listening on %s with %d workers", address, options.workers)
                 nursery.start_soon(_replace_at_signal, reloads, supervisor)
                 await supervisor.stopped.wait()
+                logger.info("stopped")
             nursery.cancel_scope.cancel()
-    logger.info("stopped")
     return code or 0
 
 
@@ -175,6 +178,7 @@ class Supervisor:
         listeners: what they accept clients from.
         sibling_listeners: what each accepts the others from; one for each worker.
         sibling_paths: where these are.
+        shares: path of the file of `Shares`.
     """
 
     def __init__(
@@ -183,6 +187,7 @@ class Supervisor:
         listeners: Sequence[Listener],
         sibling_listeners: Sequence[Listener],
         sibling_paths: list[str],
+        shares: str,
     ) -> None:
         self.stopped = trio.Event()
         self.processes: set[_Process] = set()  # all that run
@@ -190,6 +195,7 @@ class Supervisor:
         self._listeners = listeners
         self._sibling_listeners = sibling_listeners
         self._sibling_paths = sibling_paths
+        self._shares = shares
         self._current: dict[int, _Process] = {}  # the youngest of each number
         self._stopping = False
 
@@ -217,7 +223,9 @@ class Supervisor:
         with theirs:
             listeners = [listener.socket.fileno() for listener in self._listeners]
             for_siblings = self._sibling_listeners[number - 1].socket.fileno()
-            assignment = Assignment(number, theirs.fileno(), listeners, for_siblings, self._sibling_paths)
+            assignment = Assignment(
+                number, theirs.fileno(), listeners, for_siblings, self._sibling_paths, self._shares
+            )
             started = await trio.lowlevel.open_process(
                 [sys.executable, *sys.orig_argv[1:]],
                 stdin=subprocess.DEVNULL,
@@ -250,6 +258,7 @@ class Supervisor:
             await process.ended.wait()
             if process.told_to_end:
                 return
+            Shares(self._shares, process.number).put(None)
             delay = backoff.failed(trio.current_time())
             logger.error("%s %s; another one follows in %.1f s", process, _ending(process.code), delay)
             await trio.sleep(delay)

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import trio
 
+from trigger_ddp.server.shares import Shares
+
 logger = logging.getLogger(__name__)
 
 #: The environment variable that tells a process that it is a worker; its value is an `Assignment`.
@@ -33,6 +35,7 @@ class Assignment(msgspec.Struct, frozen=True):
         listeners: file descriptors of the sockets that all workers accept connections from.
         sibling_listener: that of the one where the other workers reach this one.
         sibling_paths: where each worker is reached by the others, the first worker's first.
+        shares: path of the file of `Shares`.
     """
 
     number: int
@@ -40,6 +43,7 @@ class Assignment(msgspec.Struct, frozen=True):
     listeners: list[int]
     sibling_listener: int
     sibling_paths: list[str]
+    shares: str
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
@@ -95,10 +99,12 @@ class Worker:
     Args:
         number: 1 for the first.
         sibling_paths: of the Unix sockets at which workers reach each other, the first worker's first.
+        shares: how many connections each worker has.
     """
 
     number: int
     sibling_paths: Sequence[str]
+    shares: Shares
     _assignment: Assignment
     _channel: Channel | None = None
 
@@ -111,7 +117,7 @@ class Worker:
         told = msgspec.json.decode(text, type=Assignment)
         for descriptor in (told.channel, told.sibling_listener, *told.listeners):
             os.set_inheritable(descriptor, False)
-        return cls(told.number, told.sibling_paths, told)
+        return cls(told.number, told.sibling_paths, Shares(told.shares, told.number), told)
 
     def listeners(self) -> list[trio.SocketListener]:
         """The sockets to accept clients from. Call once, inside of trio."""
