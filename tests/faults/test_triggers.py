@@ -179,12 +179,16 @@ def test_a_transaction_that_wrote_with_a_silent_function_and_commits_after_the_h
     server.errors_expected = True
     silence(db)
     server.wait_for_log("changes of bookstore_book may go unnoticed")
-    with db.connect() as writer:
+    with db.connect() as writer, DDPClient(server.url) as bystander:
+        bystander.subscribe("KeepersNamed", "Kim")
         writer.execute("BEGIN; UPDATE bookstore_book SET price = 1, title = 'late'")
         install()
         server.wait_for_log("bookstore_book has its triggers again")
         clients[0].settle()
         assert "late" not in {book["title"] for book in clients[0].documents[BOOK].values()}
+        for times, what in enumerate(("DISABLE", "ENABLE"), 1):  # so that there are further looks before
+            db.psql(f"ALTER TABLE zoo_keeper {what} TRIGGER USER")
+            wait_for_log(server, "zoo_keeper (may go unnoticed|has its triggers again)", times)
         writer.execute("COMMIT")
     clients[0].wait_until(lambda: {b["title"] for b in clients[0].documents[BOOK].values()} == {"late"})
     assert_all_equal(db, clients)

@@ -137,8 +137,12 @@ def _add_deleted(needs: Needs, model: Any, reason: str, seen: set[type[Model]]) 
         on_delete, related = relation.on_delete, relation.related_model
         if on_delete in (DO_NOTHING, None):
             continue
-        _add(needs, related, reason, "SELECT", "DELETE" if on_delete is CASCADE else "UPDATE")
-        if on_delete is CASCADE and related not in seen:
+        if on_delete is not CASCADE:
+            _add(needs, related, reason, "SELECT", "UPDATE")
+            continue
+        for table in with_parents(related):
+            _add(needs, table, reason, "SELECT", "DELETE")
+        if related not in seen:
             seen.add(related)
             _add_deleted(needs, related, reason, seen)
 
