@@ -333,7 +333,7 @@ def test_health_and_readiness(server: Server) -> None:
     status, _, body = get(f"{server.url}/_ddp/ready")
     assert status == 200
     checks = json.loads(body)["checks"]
-    assert checks == dict.fromkeys(("accepting", "listener", "database", "evaluations"), "ok")
+    assert checks == dict.fromkeys(("accepting", "listener", "database", "evaluations", "triggers"), "ok")
 
 
 def test_other_methods_and_paths(server: Server) -> None:
