@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import roles
+
 if TYPE_CHECKING:
     from tests.conftest import Database
 
@@ -117,10 +119,12 @@ class Server:
 
 def start_server(db: Database, *arguments: str, **environ: str) -> Server:
     """A server on this database, with triggers; arguments and environment are added. Stop it."""
-    return Server(
-        "--bind", "127.0.0.1:0", "--install-triggers", *arguments, *os.environ.get("X_SERVE", "").split(),
-        environ={**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ},
-    )  # fmt: skip
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ}
+    if db.server_role == "postgres":
+        arguments = ("--install-triggers", *arguments)
+    elif "DDP_BULK_THRESHOLD" in environ:
+        roles.install(variables)  # other triggers than those that are there
+    return Server("--bind", "127.0.0.1:0", *arguments, environ=variables)
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def test_health_and_readiness(server: Server) -> None:
     status, _, body = get(f"{server.url}/_ddp/ready")
     assert status == 200
     checks = json.loads(body)["checks"]
-    assert checks == dict.fromkeys(("accepting", "listener", "database", "evaluations"), "ok")
+    assert checks == dict.fromkeys(("accepting", "listener", "database", "evaluations", "triggers"), "ok")
 
 
 def test_other_methods_and_paths(server: Server) -> None:
@@ -415,7 +415,11 @@ def test_alive_but_not_ready_while_it_drains(serve: Callable[..., Server]) -> No
     admin = server.wait_for_log(ADMIN)[1]
     with socket.create_connection((server.host, server.port)) as silent:
         silent.sendall(UPGRADE)
-        assert silent.recv(12) == b"HTTP/1.1 101"
+        connect = b'{"msg":"connect","version":"1","support":["1"]}'
+        silent.sendall(bytes((0x81, 0x80 | len(connect))) + bytes(4) + connect)
+        answer = b""
+        while b'"connected"' not in answer:
+            answer += silent.recv(1000)
         # It does not answer the close frame, which the server waits for.
         server.process.send_signal(signal.SIGTERM)
         server.wait_for_log("SIGTERM: closing 1 sessions")

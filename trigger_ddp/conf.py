@@ -35,6 +35,12 @@ class Settings:
     allow_stale: bool = _setting(
         False, "serve queries on tables without a current trigger, although they will not be live"
     )
+    trigger_check_seconds: float = _setting(
+        10.0,
+        "seconds between two looks whether the tables in use still have their triggers, which nothing tells; "
+        "0 looks only when a table comes into use",
+        least=0,
+    )
     threads: int = _setting(
         8, "threads for publications and methods, each with a database connection of its own", least=1
     )

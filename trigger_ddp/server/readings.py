@@ -99,6 +99,11 @@ class ServiceReadings:
             "seconds since the oldest change was read that is not evaluated; 0 if all are",
             value=self._service.lag(),
         )
+        yield GaugeMetricFamily(
+            "trigger_ddp_stale_tables",
+            "tables in use that have no current trigger, so that their changes may go unnoticed",
+            value=len(self._service.stale_tables),
+        )
 
     def _source(self) -> Iterator[Metric]:
         source = self._service.source.statistics()

@@ -24,6 +24,7 @@ from django.db.utils import DatabaseError
 from prometheus_client.core import Metric
 
 from trigger_ddp.api import API
+from trigger_ddp.capture import rights
 from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
@@ -99,6 +100,7 @@ def serve(options: Options) -> None:
     check_database(alias)  # first: some of Django's checks ask the database
     check_project()
     application = wsgi_app.load() if _is_wsgi_wanted(options) else None
+    check_rights(alias)
     check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
@@ -163,6 +165,24 @@ def check_database(alias: str) -> None:
     if version < OLDEST_POSTGRESQL * 10000:
         raise ConfigurationError(
             f"database {alias!r} is PostgreSQL {version // 10000}; {OLDEST_POSTGRESQL} or newer is needed"
+        )
+
+
+def check_rights(alias: str) -> None:
+    """Refuse a role that may not even see the tables; log the tables that it may not read.
+
+    Raises:
+        ConfigurationError: there is a schema that it may not use.
+    """
+    needs = rights.serving()
+    found = rights.relations(connections[alias], needs)
+    hint = "`manage.py ddp_grants --serve ROLE` prints the rights that it takes"
+    if schemas := sorted({relation.schema for relation in found if not relation.schema_usable}):
+        names = ", ".join(schemas)
+        raise ConfigurationError(f"the role may not use schema {names} of database {alias!r}; {hint}")
+    if tables := [relation.name for relation in found if not relation.below and not relation.readable]:
+        logger.error(
+            "the role may not read %s, so what is read from there will fail; %s", ", ".join(tables), hint
         )
 
 
