@@ -132,7 +132,9 @@ def test_on_message(server: Server, client: DDPClient) -> None:
     client.send(msg="method", id="n", method="echo", params=[{"$type": "unheard of", "$value": 1}])
     assert stop(client, "note_message")
     lines = [
-        line.split(f"message of {session}: ")[1] for line in server.log().splitlines() if session in line
+        line.split(f"message of {session}: ")[1].removesuffix(f" [session={session}]")
+        for line in server.log().splitlines()
+        if session in line
     ]
     assert "datetime.datetime(1970, 1, 1" in lines.pop(0)
     assert lines[:4] == [

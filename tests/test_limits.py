@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
+from tests.test_operations import metrics
 
 LONG = 600_000
 REASON = r"Error, too many requests\. Please slow down\. You must wait \d+ seconds before trying again\."
@@ -38,13 +39,14 @@ def limit(client: DDPClient, matcher: dict[str, Any], requests: int = 2, interva
     return str(client.call("limits/add", matcher, requests, interval)["result"])
 
 
-def test_a_method_is_refused_with_result_and_updated(client: DDPClient) -> None:
+def test_a_method_is_refused_with_result_and_updated(server: Server, client: DDPClient) -> None:
     rule = limit(client, {"type": "method", "name": "limits/of_a_number", "connection_id": True})
     assert client.call("limits/of_a_number", 7)["result"] == 7
     # Counted before its arguments are looked at.
     assert client.call("limits/of_a_number", "seven")["error"]["error"] == 400
     assert refused(client.call("limits/of_a_number", 7))
     assert refused(client.call("limits/of_a_number", "seven"))
+    assert metrics(server.url)['trigger_ddp_refusals_total{reason="method_rate"}'] == 2
     assert client.call("echo", 7)["result"] == 7
     client.call("limits/say", rule, "Patience")
     assert client.call("limits/of_a_number", 7)["error"]["reason"] == "Patience"
@@ -75,7 +77,7 @@ def test_unknown_methods_and_publications_do_not_count(client: DDPClient, server
     assert "'nothing'" not in server.log()
 
 
-def test_subscriptions(client: DDPClient) -> None:
+def test_subscriptions(server: Server, client: DDPClient) -> None:
     def subscribe(subscription: str, *params: Any) -> dict[str, Any]:
         since = len(client.messages)
         client.send(msg="sub", id=subscription, name="of a number", params=list(params))
@@ -91,6 +93,7 @@ def test_subscriptions(client: DDPClient) -> None:
     assert (answer["msg"], answer["id"]) == ("nosub", "c")
     assert refused(answer)
     assert refused(subscribe("c", "two"))
+    assert metrics(server.url)['trigger_ddp_refusals_total{reason="subscription_rate"}'] == 2
     assert client.call("limits/of_a_number", 1)["result"] == 1
     # It is not among its subscriptions.
     client.unsubscribe("c")

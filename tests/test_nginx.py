@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,9 @@ def proxy(server_of_proxy: Server, tmp_path: Path) -> Iterator[str]:
 def test_web_sockets_requests_and_addresses(proxy: str) -> None:
     with DDPClient(proxy) as client:
         assert client.call("connections/known")["result"][1] == "127.0.0.1"
+    for path in ("/_ddp/metrics", "//_ddp/metrics", "/a/../_ddp/metrics", "/%5fddp/metrics"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{proxy}{path}")
     with urllib.request.urlopen(f"{proxy}/sockjs/info") as answer:
         assert json.load(answer)["websocket"] is True
     # What a client claims stands left of what nginx has seen.

@@ -201,7 +201,9 @@ def test_errors(client: DDPClient, server: Server) -> None:
         assert "secret" not in str(error)
         assert client.documents["things"] == {}
         server.wait_for_log(f"script {name} was stopped")
-    server.wait_for_log("publication script failed\n(.*\n)*Traceback(.*\n)*.*the publication's secret")
+    server.wait_for_log(
+        r"publication script failed \[.*\]\n(.*\n)*Traceback(.*\n)*.*the publication's secret"
+    )
 
 
 def test_params_are_checked(client: DDPClient) -> None:

@@ -15,6 +15,7 @@ from tests.ddp import DDPClient, SockJSHTTPWire, SockJSWire
 from tests.proxy import Proxy
 from tests.serving import Server
 from tests.sockjs import TRANSPORTS, SockJSSocket
+from tests.test_operations import metrics
 from tests.test_resume import come_back, session_of
 
 AUTHORS = "bookstore.author"
@@ -218,3 +219,7 @@ def test_sessions_are_bounded(serve: Callable[..., Server]) -> None:
             other.settle()
         first.settle()
         second.settle()
+        seen = metrics(server.url)
+        assert seen['trigger_ddp_refusals_total{reason="sockjs_sessions"}'] == 1
+        assert seen['trigger_ddp_connections_total{wire="sockjs"}'] == 1
+        assert seen['trigger_ddp_connections_total{wire="sockjs_http"}'] == 2

@@ -20,7 +20,8 @@ EXIT_USAGE = 2
 
 SERVE_DESCRIPTION = """\
 Serve DDP to Meteor clients: every row that PostgreSQL commits reaches the clients whose
-subscriptions it touches.
+subscriptions it touches. The Django project's own pages are served on the same port, if the settings name
+a WSGI_APPLICATION, as those that startproject makes do.
 
 Before the first start, install the triggers: manage.py ddp_install_triggers (or pass --install-triggers).
 Clients connect to ws://HOST:PORT/websocket, Meteor clients by DDP.connect("http://HOST:PORT")."""
@@ -28,6 +29,7 @@ Clients connect to ws://HOST:PORT/websocket, Meteor clients by DDP.connect("http
 SERVE_EPILOG = """\
 examples:
   trigger-ddp serve --settings mysite.settings
+  trigger-ddp serve --settings mysite.settings --reload
   trigger-ddp serve --settings mysite.settings --bind 0.0.0.0:8000 --bind unix:/run/ddp.sock --log-format json
 
 SIGINT and SIGTERM end the server within ten seconds: it stops accepting, closes every session with code
@@ -57,12 +59,43 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca-certs", metavar="PEM", help="refuse clients without a certificate that one of these has signed"
     )
     parser.add_argument(
+        "--admin-bind",
+        action="append",
+        metavar="HOST:PORT",
+        help="serve /_ddp/health, /_ddp/ready and /_ddp/metrics here, and not where clients connect; "
+        "takes what --bind does, and may be repeated",
+    )
+    parser.add_argument(
+        "--debug-port",
+        metavar="PORT",
+        help="open a console for looking into the running server on this port of the loopback interface: "
+        "nc 127.0.0.1 PORT; each further one of several workers has the next port",
+    )
+    parser.add_argument(
         "--workers",
         type=_workers,
         default=1,
         metavar="N",
         help="processes that share the addresses, one for each core (default: 1); at SIGHUP one after the "
         "other is replaced, and so loads the project anew",
+    )
+    parser.add_argument(
+        "--wsgi",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="serve the Django project, too: all paths but /websocket, /sockjs/ and /_ddp/; with DEBUG "
+        "also its static files (default: if the settings name a WSGI_APPLICATION)",
+    )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: start again whenever a file of the project has changed",
+    )
+    parser.add_argument(
+        "--access-log",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a line in the log for each HTTP request (default: with --reload, and from -v 2 on)",
     )
     parser.add_argument(
         "--log-format",
@@ -86,16 +119,29 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         options: those of `add_serve_arguments`.
         set_up: loads the project; what serves by several processes calls it in each of them only.
     """
-    from trigger_ddp.server import logs, supervisor
+    from trigger_ddp.server import debug_port, logs, reload, supervisor
     from trigger_ddp.server.worker import Worker
 
-    logs.configure(options.verbosity, options.log_format)
+    access_log = options.access_log
+    if access_log is None:
+        access_log = options.reload or options.verbosity >= 2
     worker = Worker.from_environment()
+    number = worker.number if worker else None
+    logs.configure(options.verbosity, options.log_format, number, access_log=access_log)
     binds = options.bind or [DEFAULT_BIND]
+    admin_binds = options.admin_bind or []
     try:
+        if options.reload and options.workers > 1:
+            raise ConfigurationError("--reload is for development, with one process: leave out --workers")
+        if options.reload and not reload.is_child():
+            return reload.restart_on_changes(EXIT_USAGE)
+        console = debug_port.parse(options.debug_port) if options.debug_port is not None else None
         if worker is None and options.workers > 1:
             tls = options.certfile is not None
-            return supervisor.supervise(supervisor.Options(options.workers, binds, tls=tls))
+            return supervisor.supervise(
+                supervisor.Options(options.workers, binds, admin_binds, console, tls=tls)
+            )
+        changes = reload.Changes() if options.reload else None
         set_up()
         from trigger_ddp.server import run
 
@@ -103,12 +149,17 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
             run.Options(
                 binds,
                 install_triggers=options.install_triggers,
+                wsgi=options.wsgi,
                 certfile=options.certfile,
                 keyfile=options.keyfile,
                 ca_certs=options.ca_certs,
+                admin_binds=admin_binds,
+                console=console,
                 worker=worker,
             )
         )
+        if changes is not None and changes.noticed:
+            return reload.EXIT_CHANGED
     except ConfigurationError as error:
         return fail(str(error))
     return 0

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy
 
 import tests.project.abuse
 import tests.project.hooking
+import tests.project.noting
 import tests.project.publishing  # noqa: F401 - registers what it declares
 from tests.zoo.models import Keeper, Species, Stall
 from trigger_ddp.api import (

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from trigger_ddp.conf import Settings
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session
 from trigger_ddp.server.connection import ConnectionClosed
@@ -46,10 +47,10 @@ class Connection:
     async def wait_closed(self) -> None:
         await self.ended.wait()
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, code: int, reason: str, ending: Ending | None = None) -> None:
         await self.ended.wait()
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.SERVER) -> None:
         self.ended.set()
 
     def push(self, frames: bytes) -> None:

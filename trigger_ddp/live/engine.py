@@ -3,7 +3,7 @@
 No I/O and no clock. The server feeds it and runs what it asks for:
 
     query = engine.acquire(compiled)        a subscription wants this queryset
-    engine.receive(change)                  a notification arrived
+    engine.receive(change, now)             a notification arrived
     for evaluation in engine.due(now):      run each, then
         engine.complete(evaluation, answers)    … and tell every delta to the sessions
         engine.restart(evaluation, at)          … or the database was away: ask again
@@ -15,6 +15,7 @@ No I/O and no clock. The server feeds it and runs what it asks for:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 from trigger_ddp.changes.change import Change, Gap
@@ -105,25 +106,30 @@ class Engine:
             if not self._readers[name]:
                 del self._readers[name]
 
-    def receive(self, event: Change | Gap) -> None:
-        """Note for every shape that ``event`` touches what it must look at again."""
+    def receive(self, event: Change | Gap, at: float = math.inf) -> None:
+        """Note for every shape that ``event`` touches what it must look at again.
+
+        Args:
+            event: what was notified.
+            at: when it came, on the clock of `due`, for `Evaluation.since`. Infinity: nobody wants to know.
+        """
         if isinstance(event, Gap):
             shapes = self._shapes.values() if event.table is None else self._readers.get(event.table, ())
             for shape in shapes:
-                shape.look_at_everything()
+                shape.look_at_everything(at)
                 self._activate(shape)
             return
         for shape in self._readers.get(event.table, ()):
             links = shape.compiled.tables[event.table].links
             if links is None:
-                shape.look_at_everything()
+                shape.look_at_everything(at)
             else:
                 for link in links:
                     values = link.values(event)
                     if link.find is None:
-                        shape.look_at(values)
+                        shape.look_at(values, at)
                     else:
-                        shape.follow(link, values)
+                        shape.follow(link, values, at)
             self._activate(shape)
 
     def _activate(self, shape: Shape) -> None:
@@ -179,11 +185,17 @@ class Engine:
         self._resume(evaluation.shape)
         return failed
 
+    @property
+    def shapes(self) -> list[Shape]:
+        """All shapes, the oldest first. For reading only."""
+        return list(self._shapes.values())
+
     def _resume(self, shape: Shape) -> None:
         if self._shapes.get(shape.compiled.identity) is shape:
             self._activate(shape)
 
     def statistics(self) -> Statistics:
+        """How much there is now. Takes the longer the more live queries there are."""
         queries = [query for shape in self._shapes.values() for query in shape.queries]
         return Statistics(
             shapes=len(self._shapes),
@@ -191,3 +203,8 @@ class Engine:
             documents=sum(len(query.documents) for query in queries),
             waiting_shapes=len(self._active),
         )
+
+    def oldest_change(self) -> float | None:
+        """When the oldest change came that is not evaluated, as `receive` was told; None if all are."""
+        oldest = min((shape.oldest for shape in self._shapes.values()), default=math.inf)
+        return oldest if oldest < math.inf else None

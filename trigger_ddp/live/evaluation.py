@@ -7,6 +7,7 @@ and returns the answers at its end; `server.database` holds it on a worker threa
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Container, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,12 +95,15 @@ class Evaluation:
         keys: rows of the root's table to look at.
         follow: rows of joined tables, as the values by which a link leads from them to more rows to look at.
         queries: live queries to ask for all their rows.
+        since: when the earliest of the changes came that it answers, as `Engine.receive` was told; infinity
+            where it answers none, as when live queries are loaded for the first time.
     """
 
     shape: Shape
     keys: tuple[Key, ...] = ()
     follow: tuple[tuple[Link, tuple[Key, ...]], ...] = ()
     queries: tuple[LiveQuery, ...] = ()
+    since: float = math.inf
 
     def steps(self) -> Generator[Question, Sequence[Row], Answers]:
         """What to run, one after the other. Reading the rows may query too (a `serialize` of the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class LiveQuery:
         error: why it failed.
         holds: how many have acquired and not yet released it.
         asked, answered: how often it was to be loaded (again), and up to which of these times it is.
+        since: when the earliest change came for which it waits to be loaded again; infinity if for none.
         load_at: earliest start of the next load, against `now` of `Engine.due`.
         alone: whether it must be loaded by a statement of its own, because a shared one failed.
     """
@@ -58,6 +60,7 @@ class LiveQuery:
         self.error: BaseException | None = None
         self.holds = 0
         self.asked = self.answered = 0
+        self.since = math.inf
         self.load_at = 0.0
         self.alone = False
         self._keys: dict[str, Key] = {}  # of the documents whose id is not their key

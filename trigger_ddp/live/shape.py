@@ -46,6 +46,7 @@ class Shape:
         self._queries: dict[tuple[Route, ...], LiveQuery] = {}
         self._keys: set[Key] = set()
         self._follow: dict[Link, set[Key]] = {}
+        self._since = math.inf  # when the earliest change came that they are of
         self._load: dict[LiveQuery, None] = {}  # to be loaded, in the order in which they were asked for
         self._load_from = math.inf  # the earliest of their `load_at`
         self._load_is_next = True  # looks and loads take turns
@@ -123,44 +124,53 @@ class Shape:
         return bool(self._keys or self._follow or self._load)
 
     @property
+    def oldest(self) -> float:
+        """When the earliest change came that is not evaluated; infinity if all are."""
+        running = self.running.since if self.running is not None else math.inf
+        return min(self._since, running, min((query.since for query in self._load), default=math.inf))
+
+    @property
     def start_at(self) -> float:
         """When what waits may be started."""
         return max(self.retry_at, 0 if self._keys or self._follow else self._load_from)
 
-    def look_at(self, keys: Iterable[Key]) -> None:
-        """These rows may have changed."""
+    def look_at(self, keys: Iterable[Key], at: float = math.inf) -> None:
+        """These rows may have changed; ``at``: when it was heard of."""
         if keys := set(keys):
             self._keys |= keys
-            self._received()
+            self._received(at)
 
-    def follow(self, link: Link, values: Iterable[Key]) -> None:
+    def follow(self, link: Link, values: Iterable[Key], at: float = math.inf) -> None:
         """Rows of a joined table may have changed, from which ``link`` leads to rows to look at."""
         if values := set(values):
             self._follow.setdefault(link, set()).update(values)
-            self._received()
+            self._received(at)
 
-    def _received(self) -> None:
+    def _received(self, at: float) -> None:
         self.received += 1
+        self._since = min(self._since, at)
         if len(self._keys) + sum(map(len, self._follow.values())) > MOST_KEYS:
             self.look_at_everything()
 
-    def look_at_everything(self) -> None:
+    def look_at_everything(self, at: float = math.inf) -> None:
         """Any row may have changed: load all live queries again instead of looking at single rows."""
-        self._keys, self._follow = set(), {}
+        at = min(at, self._since)
+        self._keys, self._follow, self._since = set(), {}, math.inf
         if len(self._load) < len(self._queries):
             for query in self._queries.values():
-                self.load(query)
+                self.load(query, at)
         if self.running is None or self.running.queries:
             self.evaluated = self.received  # what comes of it, each live query's `answered` tells
 
-    def load(self, query: LiveQuery) -> None:
-        """Load one live query, or load it again."""
+    def load(self, query: LiveQuery, at: float = math.inf) -> None:
+        """Load one live query, or load it again because of a change that came ``at`` that time."""
         if query not in self._load:  # else what it waits for already is late enough
             query.asked += 1
-            self._put(query)
+            self._put(query, at)
 
-    def _put(self, query: LiveQuery) -> None:
+    def _put(self, query: LiveQuery, since: float) -> None:
         self._load[query] = None
+        query.since = min(query.since, since)
         self._load_from = min(self._load_from, query.load_at)
 
     # -- evaluations ----------------------------------------------------------------------------
@@ -184,16 +194,17 @@ class Shape:
             return None
         if queries:
             self._asked = {query: query.asked for query in queries}
+            since = min(query.since for query in queries)
             for query in queries:
                 del self._load[query]
-                query.load_at = now + interval
+                query.load_at, query.since = now + interval, math.inf
             self._load_from = min((query.load_at for query in self._load), default=math.inf)
-            self.running = Evaluation(self, queries=queries)
+            self.running = Evaluation(self, queries=queries, since=since)
         else:
             follow = tuple((link, tuple(values)) for link, values in self._follow.items())
-            self.running = Evaluation(self, tuple(self._keys), follow)
+            self.running = Evaluation(self, tuple(self._keys), follow, since=self._since)
             self._asked_at = self.received
-            self._keys, self._follow = set(), {}
+            self._keys, self._follow, self._since = set(), {}, math.inf
         return self.running
 
     def _due(self, now: float) -> tuple[LiveQuery, ...]:
@@ -207,15 +218,16 @@ class Shape:
         for query in evaluation.queries:
             if self._has(query):
                 query.load_at = 0.0
-                self._put(query)
+                self._put(query, evaluation.since)
         self._keys.update(evaluation.keys)
         for link, values in evaluation.follow:
             self._follow.setdefault(link, set()).update(values)
+        if not evaluation.queries:
+            self._since = min(self._since, evaluation.since)
 
     def widen(self) -> None:
         """The running evaluation, about rows, can't be answered: ask about everything instead."""
-        self._end()
-        self.look_at_everything()
+        self.look_at_everything(self._end().since)
         self._looked()
 
     def fail(self, error: BaseException) -> list[LiveQuery]:
@@ -230,7 +242,7 @@ class Shape:
         if len(evaluation.queries) > 1:
             for query in queries:
                 query.alone, query.load_at = True, 0.0
-                self._put(query)
+                self._put(query, evaluation.since)
             return []
         for query in queries:
             query.error = error
@@ -249,7 +261,7 @@ class Shape:
             yield from self._loaded(evaluation.queries, answers)
             return
         if answers.too_many:
-            self.look_at_everything()
+            self.look_at_everything(evaluation.since)
             self._looked()
             return
         by_query: dict[LiveQuery, dict[Key, Document | None]] = {}
@@ -265,7 +277,7 @@ class Shape:
                     documents[key] = document
         if not self.compiled.by_keys:
             for query in by_query:
-                self.load(query)
+                self.load(query, evaluation.since)
         self._looked()
         if self.compiled.by_keys:
             for query, looked_at in by_query.items():

@@ -31,9 +31,16 @@ class Fanout:
         """Who is told of ``query``."""
         return list(self._sessions.get(query, ()))
 
-    def tell(self, deltas: Iterable[Delta]) -> None:
-        """Give each delta to the sessions behind its live query, one delta after the other."""
+    def tell(self, deltas: Iterable[Delta]) -> bool:
+        """Give each delta to the sessions behind its live query, one delta after the other.
+
+        Returns:
+            Whether there was anything to tell to anybody.
+        """
+        told = False
         for delta in deltas:
             broadcast = Broadcast(delta.query, delta.transitions)
             for session in self._sessions.get(delta.query, ()):
                 session.views[delta.query.collection].apply(broadcast)
+                told = True
+        return told

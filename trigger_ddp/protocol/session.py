@@ -22,6 +22,7 @@ from trigger_ddp.api import Publication
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.live.query import LiveQuery
 from trigger_ddp.protocol import messages
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire, frame
 from trigger_ddp.protocol.handle import RunningHandle
 from trigger_ddp.protocol.published import Layer
@@ -82,10 +83,11 @@ class Subscription:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Closing:
-    """How the connection is to be closed: a WebSocket close code and its reason."""
+    """How the connection is to be closed: a WebSocket close code, its reason, and whose doing it is."""
 
     code: int
     reason: str
+    ending: Ending
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,10 +213,10 @@ class Session:
         self._outgoing_count += 1
         self._on_outgoing(self)
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, ending: Ending = Ending.SERVER) -> None:
         """Ask for the connection to be closed; the first reason stands."""
         if self.closing is None:
-            self.closing = Closing(code, reason)
+            self.closing = Closing(code, reason, ending)
             self._inbox.clear()
             self._inbox_size = 0
 
@@ -242,7 +244,7 @@ class Session:
             if not self.id:
                 raise BadRequest("Must connect first", message)
             if message["msg"] == "disconnect":
-                self.close(1000, "the client disconnects")
+                self.close(1000, "the client disconnects", Ending.CLIENT)
                 return
             if message["msg"] == "ping" and self.version != "pre1":
                 self.push(frame(self.wire, messages.pong(message)), 0)
@@ -264,7 +266,7 @@ class Session:
         version, asked_for = agreed_version(message)
         if not asked_for:
             self.send(messages.failed(version))
-            self.close(1000, "no DDP version in common")
+            self.close(1000, "no DDP version in common", Ending.PROTOCOL)
             return
         session, received = message.get("session"), message.get("receivedCount")
         self.connecting = Connecting(

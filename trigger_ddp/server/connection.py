@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server.exchange import Request
 from trigger_ddp.server.outbox import OutboxStatistics
@@ -81,6 +82,10 @@ class Connection(Protocol):
     def close_reason(self) -> str:
         """Why the connection is closed or closing, for the log; empty while it is open."""
 
+    @property
+    def ending(self) -> Ending:
+        """The same in one word; means something once the connection is gone."""
+
     def statistics(self) -> OutboxStatistics:
         """How this client keeps up right now."""
 
@@ -110,7 +115,7 @@ class Connection(Protocol):
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = 1000, reason: str = "", ending: Ending | None = None) -> None:
         """Send what waits, tell the client that it is over, and close the connection.
 
         Takes little more than `Limits.close_seconds` at most. May be called again, and by several tasks;
@@ -119,11 +124,13 @@ class Connection(Protocol):
         Args:
             code: a WebSocket close code.
             reason: for the client.
+            ending: see there; by default what the code stands for.
         """
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.SERVER) -> None:
         """Cut the connection now, without a word.
 
         Args:
             reason: for the log; see `close_reason`.
+            ending: the same in one word.
         """

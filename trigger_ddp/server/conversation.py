@@ -16,11 +16,12 @@ import trio
 from trigger_ddp.api import API
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol import messages
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
 from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
-from trigger_ddp.protocol.session import Session
-from trigger_ddp.server import handover
+from trigger_ddp.protocol.session import Closing, Session
+from trigger_ddp.server import handover, logcontext
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request as HTTPRequest
@@ -37,6 +38,7 @@ logger = logging.getLogger("trigger_ddp.session")
 async def converse(service: Service, connection: Connection) -> None:
     """Serve a connection from its beginning to its end: find its client a session, and bring it messages."""
     session = service.open_session(connection)
+    logcontext.enter_session(session)
     elsewhere = None
     try:
         while session.connecting is None:
@@ -44,7 +46,7 @@ async def converse(service: Service, connection: Connection) -> None:
             session.receive(text)
             if session.closing is not None:
                 service.flush(session)
-                await connection.close(session.closing.code, session.closing.reason)
+                await _close(connection, session.closing)
         conversation = _lost(service, session)
         if conversation is None and service.siblings is not None:
             elsewhere = await service.siblings.hand_over(connection, session.connecting.session, text)
@@ -63,8 +65,10 @@ async def converse(service: Service, connection: Connection) -> None:
         conversation.resume(connection, preceding)
     else:
         session.open(service.new_session_id())
+        service.metrics.sessions_opened += 1
         conversation = Conversation(service, session, connection)
         service.start(conversation.run)
+    logcontext.enter_session(conversation.session)
     await conversation.serve(connection)
 
 
@@ -91,6 +95,7 @@ async def take_over(
             await connection.refuse()
         else:
             connection.accept()
+            logcontext.enter_session(conversation.session)
             conversation.resume(connection, b"")
             await conversation.serve(connection)
         nursery.cancel_scope.cancel()
@@ -101,9 +106,13 @@ def _lost(service: Service, session: Session) -> Conversation | None:
     assert session.connecting is not None
     conversation = service.conversations.get(session.connecting.session)
     if conversation is not None and not conversation.can_resume(session):
-        conversation.end("its client has come back without it")
+        conversation.end("its client has come back without it", Ending.REPLACED)
         return None
     return conversation
+
+
+async def _close(connection: Connection, closing: Closing) -> None:
+    await connection.close(closing.code, closing.reason, closing.ending)
 
 
 class Conversation:
@@ -174,18 +183,19 @@ class Conversation:
             self._client.ended()
             self._changed.set()
 
-    def end(self, why: str) -> None:
+    def end(self, why: str, ending: Ending = Ending.SERVER) -> None:
         """End the session without waiting; a connection that it has is cut.
 
         Args:
             why: for the log.
+            ending: the same in one word, for the connection.
         """
         if not self._over:
             logger.debug("session %s ends: %s", self.session.id, why)
             self._over = True
             self._changed.set()
             if self._connection is not None:
-                self._connection.abort(why)
+                self._connection.abort(why, ending)
 
     def close(self) -> None:
         """Close the session and its connection, soon; what was sent to the client before still goes out."""
@@ -212,6 +222,7 @@ class Conversation:
             preceding: frames that were sent over it before.
         """
         logger.debug("session %s resumed by %s", self.session.id, connection.client_address)
+        self._service.metrics.sessions_resumed += 1
         connection.push(preceding)
         self._connection = self._client.connection = connection
         self._until = math.inf
@@ -256,7 +267,7 @@ class Conversation:
             raise
         if session.closing is not None:
             self._service.flush(session)
-            await connection.close(session.closing.code, session.closing.reason)
+            await _close(connection, session.closing)
         if session.closing or connection.closed_here or self._over or not settings.disconnect_grace_period:
             self._over = True
             self._changed.set()
@@ -300,7 +311,7 @@ class Conversation:
                     logger.info(
                         "session %s of %s: no answer to a ping", self.session.id, connection.client_address
                     )
-                    connection.abort("no answer to a ping")
+                    connection.abort("no answer to a ping", Ending.HEARTBEAT)
                     return
 
     async def _do_requests(self) -> None:
@@ -328,7 +339,7 @@ class Conversation:
             logger.exception("session %s: its user can't be looked up", self.session.id)
             if self._connection is not None:
                 await self._connection.close(1011, "internal error")
-            self.end("its user can't be looked up")
+            self.end("its user can't be looked up", Ending.ERROR)
 
     async def _do(self, request: Request) -> None:
         match request:
@@ -351,6 +362,7 @@ class Conversation:
     # -- methods --------------------------------------------------------------------------------
 
     async def _answer(self, invocation: Invocation) -> None:
+        logcontext.enter_method(invocation.call.method)
         with self._client.answering():
             await self._call(invocation)
 
@@ -358,10 +370,12 @@ class Conversation:
         service, call = self._service, invocation.call
         setter = self._identity.setter(invocation.may_set_user)
         context = {**self._publications.context(), "set_user_id": setter}
-        admitted = partial(admit, self.session, self._client, "method")
+        admitted = partial(admit, self.session, self._client, service.metrics, "method")
         self._running += 1
         try:
-            value = await run_method(invocation, service.workers, context, service.settings, admitted)
+            value = await run_method(
+                invocation, service.workers, context, service.settings, admitted, service.metrics
+            )
         except MeteorError as error:
             self.session.answer(call.id, messages.result_error(call.id, error.as_dict()))
             if setter.used:

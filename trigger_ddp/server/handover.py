@@ -12,6 +12,7 @@ from contextlib import suppress
 import msgspec
 import trio
 
+from trigger_ddp.protocol.ending import Ending, of_our_code
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request
@@ -31,7 +32,7 @@ _HEAD_BYTES = 5
 class _Kind(enum.IntEnum):
     MESSAGE = 1  # from the client: UTF-8
     FRAMES = 2  # to the client, as they are
-    CLOSE = 3  # the client's connection: code and reason as JSON
+    CLOSE = 3  # the client's connection: code, reason and ending as JSON
 
 
 def _block(kind: _Kind, payload: bytes) -> bytes:
@@ -73,8 +74,8 @@ async def pass_on(connection: Connection, stream: trio.abc.Stream) -> None:
         while (block := await blocks.next()) is not None:
             kind, payload = block
             if kind is _Kind.CLOSE:
-                code, reason = msgspec.json.decode(payload, type=tuple[int, str])
-                await connection.close(code, reason)
+                code, reason, ending = msgspec.json.decode(payload, type=tuple[int, str, Ending])
+                await connection.close(code, reason, ending)
                 break
             connection.push(payload)
             connection.flush()
@@ -117,6 +118,7 @@ class CarriedConnection:
         )
         self._blocks = _Blocks(self._outbox)
         self._closing: str | None = None
+        self._ending = Ending.LOST
         self._receiving = False
 
     def __repr__(self) -> str:
@@ -136,6 +138,11 @@ class CarriedConnection:
     def close_reason(self) -> str:
         """Why it is, for the log; empty while it is open."""
         return self._closing or self._outbox.end_reason or ("closed" if self.closed else "")
+
+    @property
+    def ending(self) -> Ending:
+        """The same in one word."""
+        return self._ending
 
     def statistics(self) -> OutboxStatistics:
         """How the other worker keeps up right now."""
@@ -186,12 +193,14 @@ class CarriedConnection:
         """Wait until the connection is gone."""
         await self._outbox.ended.wait()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = 1000, reason: str = "", ending: Ending | None = None) -> None:
         """Send what waits, and have the other worker close the connection."""
         if self._closing is None and not self._outbox.ended.is_set():
             self._closing = f"closed by the server: {code} {reason}".rstrip()
             self.closed_here = True
-            self._outbox.append(_block(_Kind.CLOSE, msgspec.json.encode((code, reason))))
+            self._ending = ending or of_our_code(code)
+            told = (code, reason, self._ending)
+            self._outbox.append(_block(_Kind.CLOSE, msgspec.json.encode(told)))
             self._outbox.flush()
         with trio.move_on_after(2 * self._limits.close_seconds):  # the client has the half of it
             if self._receiving:
@@ -201,8 +210,8 @@ class CarriedConnection:
                     await self.receive()
         await self._outbox.aclose()
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.SERVER) -> None:
         """Cut the connection now."""
         if self._closing is None:
-            self._closing = reason
-        self._outbox.abort(reason)
+            self._closing, self._ending = reason, ending
+        self._outbox.abort(reason, ending)

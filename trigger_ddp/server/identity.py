@@ -13,6 +13,7 @@ import trio
 
 from trigger_ddp.api import this
 from trigger_ddp.errors import MeteorError
+from trigger_ddp.server import logcontext
 from trigger_ddp.server.leases import Lease
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.subscribing import Publications, Run, user_shown
@@ -221,7 +222,7 @@ class UserSetter:
             self.forgotten = True
             return self._on_event_loop(user_id, lease)
         jobs: _Jobs = queue.SimpleQueue()
-        self._token.run_sync_soon(self._start, user_id, lease, jobs)
+        self._token.run_sync_soon(self._start, user_id, lease, jobs, logcontext.scope())
         while not isinstance(job := jobs.get(), outcome.Outcome):
             job()
         job.unwrap()
@@ -252,15 +253,16 @@ class UserSetter:
         self._allowed()
         self.used = True
 
-    def _start(self, user_id: Any, lease: Any, jobs: _Jobs) -> None:
+    def _start(self, user_id: Any, lease: Any, jobs: _Jobs, scope: logcontext.Scope) -> None:
         try:
             self._begin()
         except (RuntimeError, MeteorError) as error:
             jobs.put(outcome.Error(error))
         else:
-            self._nursery.start_soon(self._serve, user_id, lease, jobs)
+            self._nursery.start_soon(self._serve, user_id, lease, jobs, scope)
 
-    async def _serve(self, user_id: Any, lease: Any, jobs: _Jobs) -> None:
+    async def _serve(self, user_id: Any, lease: Any, jobs: _Jobs, scope: logcontext.Scope) -> None:
+        logcontext.enter(scope)
         result: outcome.Outcome[None] = outcome.Error(_connection_closed())
         try:
             await self._become(user_id, partial(self._run_there, jobs), lease)

@@ -17,6 +17,7 @@ from trigger_ddp.api.failures import as_meteor_error
 from trigger_ddp.conf import Settings
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.protocol.requests import Call
+from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.workers import Workers
 
 logger = logging.getLogger("trigger_ddp.methods")
@@ -64,6 +65,7 @@ async def run_method(
     context: dict[str, Any],
     settings: Settings,
     admit: Callable[[str], None],
+    metrics: Metrics,
 ) -> bytes | None:
     """Run one method: a plain function on a worker thread in a transaction, an async one right here.
 
@@ -73,6 +75,7 @@ async def run_method(
         context: what `this` shows while it runs.
         settings: say which database's transaction a plain function runs in, if any.
         admit: called with the name of the method before it runs; raises `MeteorError` if it may not.
+        metrics: where calls are counted.
 
     Returns:
         The result as EJSON, None where the method returned None.
@@ -85,6 +88,7 @@ async def run_method(
     if method is None:
         raise MeteorError(404, f"Method '{call.method}' not found")
     admit(call.method)
+    begun, failed = trio.current_time(), True
     try:
         arguments = bind(method, call.params)
         with this.bound(**context, random_seed=call.random_seed, unblock=invocation.unblock_itself):
@@ -96,7 +100,9 @@ async def run_method(
                 value = await workers.run(method, *arguments)
             if inspect.isawaitable(value):  # a decorator has made a plain function of an async one
                 value = await value
-        return None if value is None else ejson.encode(value)
+        result = None if value is None else ejson.encode(value)
+        failed = False
+        return result
     except BaseExceptionGroup as group:  # of a nursery's tasks
         _, failure = group.split(trio.Cancelled)
         if failure is None:
@@ -105,6 +111,8 @@ async def run_method(
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - told or logged
         # An async method's sys.exit() must not end the server. Signals don't arrive as KeyboardInterrupt.
         raise _for_the_client(call, error) from None
+    finally:
+        metrics.method(call.method, trio.current_time() - begun, failed=failed)
 
 
 def _for_the_client(call: Call, error: BaseException) -> MeteorError:

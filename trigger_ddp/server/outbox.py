@@ -12,6 +12,7 @@ from collections import deque
 
 import trio
 
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.server import sockets
 
 #: Buffers handed to one writev(); the kernel's limit is 1024.
@@ -74,6 +75,8 @@ class Outbox(trio.abc.Stream):
         self.ended = trio.Event()
         #: Why the client was cut off or lost; None while open and after an orderly `aclose()`.
         self.end_reason: str | None = None
+        #: The same as a word; only together with `end_reason`.
+        self.ending = Ending.SERVER
         self.bytes_waiting = 0
         self.bytes_sent = 0
         self._stream = stream
@@ -107,7 +110,9 @@ class Outbox(trio.abc.Stream):
         if self.bytes_waiting > self._max_bytes:
             self.flush()
             if self.bytes_waiting > self._max_bytes:
-                self.abort(f"the client is too slow: {self.bytes_waiting} bytes were waiting for it")
+                self.abort(
+                    f"the client is too slow: {self.bytes_waiting} bytes were waiting for it", Ending.SLOW
+                )
 
     def flush(self) -> None:
         """Write all that was appended, as far as the socket takes it, in one system call."""
@@ -132,11 +137,12 @@ class Outbox(trio.abc.Stream):
                 self._draining = True
                 self._nursery.start_soon(self._drain, name="outbox of a slow client")
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.SERVER) -> None:
         """Cut the client off now: drop what waits and reset the connection. No effect if already ended."""
         if self.ended.is_set():
             return
         self._end(reason)
+        self.ending = ending
         sock = sockets.socket_beneath(self._stream)
         if sock is not None:
             with contextlib.suppress(OSError):  # not a TCP socket, or one that is gone
@@ -157,14 +163,15 @@ class Outbox(trio.abc.Stream):
                     # Only a part of a frame may have gone out: nothing could follow it, so this is the end.
                     self.abort(
                         f"the client is too slow: it has not taken in {self.bytes_waiting} bytes, "
-                        f"the oldest for {self._max_seconds:g} seconds"
+                        f"the oldest for {self._max_seconds:g} seconds",
+                        Ending.SLOW,
                     )
                     return
                 self._forget_sent(sent)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             self._lost(error)
         except trio.Cancelled:
-            self.abort("the server stopped sending")
+            self.abort("the server stopped sending", Ending.SHUTDOWN)
             raise
         finally:
             self._draining = False
@@ -197,7 +204,7 @@ class Outbox(trio.abc.Stream):
         self._progress.unpark_all()
 
     def _lost(self, error: Exception) -> None:
-        self.abort(f"the connection was lost: {error}")
+        self.abort(f"the connection was lost: {error}", Ending.LOST)
 
     def _end(self, reason: str | None) -> None:
         self.end_reason = reason

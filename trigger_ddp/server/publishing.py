@@ -13,6 +13,7 @@ from trigger_ddp.api.publication import as_list
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.protocol.session import Subscription
+from trigger_ddp.server import logcontext
 from trigger_ddp.server.database import is_passing
 
 
@@ -60,7 +61,10 @@ def compile_all(
         # Within a method's transaction a failed query must not spoil the rest of it.
         inside = connection.in_atomic_block
         try:
-            with transaction.atomic(using=alias) if inside else contextlib.nullcontext():
+            with (
+                logcontext.subscription_of(subscription),
+                transaction.atomic(using=alias) if inside else contextlib.nullcontext(),
+            ):
                 answers.append(compile_publication(subscription.publication, subscription.params, context))
         except Exception as error:
             if not inside and is_passing(error):

@@ -6,21 +6,19 @@ on the trio thread, only database work is handed to worker threads.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import inspect
 import logging
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from django.db import connections
 
 from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api import API, this
-from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
 from trigger_ddp.conf import Settings
@@ -38,8 +36,10 @@ from trigger_ddp.server.connection import Connection
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.leases import Lease, Leases
+from trigger_ddp.server.metrics import Metrics, kind_of
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
+from trigger_ddp.server.triggers import Triggers
 from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.workers import Workers
 
@@ -77,6 +77,11 @@ class Service:
         evaluators: threads for asking the database, which nothing of the application holds up.
         settings: the ``DDP_*`` settings.
         siblings: the other processes that serve the same port; None: there are none.
+        metrics: where it counts what it does.
+
+    Attributes:
+        draining: whether the server is about to stop.
+        evaluated_at: when the database last gave an answer; minus infinity if it never has.
     """
 
     def __init__(
@@ -86,8 +91,12 @@ class Service:
         evaluators: Workers,
         settings: Settings,
         siblings: Siblings | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.source = source
+        self.metrics = metrics or Metrics()
+        self.draining = False
+        self.evaluated_at = -math.inf
         self.workers = workers
         self.evaluators = evaluators
         self.settings = settings
@@ -95,19 +104,22 @@ class Service:
         self.new_session_id = meteor_random_id if siblings is None else siblings.new_id
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
-        self.users = Users(source, evaluators, settings.database)
-        self.leases = Leases(source, evaluators, self.patiently, settings.database)
+        self.triggers = Triggers(evaluators, settings.database, lambda gap: self._deliver([gap]))
+        self.users = Users(source, self.triggers)
+        self.leases = Leases(source, evaluators, self.patiently, self.triggers)
         self.connections: dict[Session, Connection] = {}
         self.passed_on: set[Connection] = set()  # whose sessions are in other workers
         self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
         self._away: dict[Session, None] = {}  # sessions whose client is, the longest first
         self._nursery: trio.Nursery | None = None
+        # What serves all must not begin in the context of the client that happened to need it first.
+        self._context = contextvars.copy_context()
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
-        self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
-        self._trigger_checked: set[str] = set()
+        self._warned_of: set[str] = set()  # tables that DDP_ALLOW_STALE lets be read
         self._fences: dict[str, list[_Fenced]] = {}  # by token
         self._behind_barriers: list[_Fenced] = []
         self._dirty: dict[Session, None] = {}
+        self._told: list[float] = []  # of evaluations told and not yet flushed, when their changes came
         self._something_dirty = trio.Event()
         self._timetable_changed = trio.Event()
         self._database_away = Backoff(most=2.0)
@@ -121,10 +133,12 @@ class Service:
             await self._run(task_status)
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        self._context = contextvars.copy_context()
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
             self._nursery.start_soon(self.leases.run)
+            self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
                 self._nursery.start_soon(self._call_every, seconds, function)
@@ -155,6 +169,7 @@ class Service:
             await self.patiently(lambda: self.workers.run(function))
 
     def _deliver(self, events: list[Event]) -> None:
+        now = trio.current_time()
         for event in events:
             if isinstance(event, Fence):
                 for fenced in self._fences.pop(event.token, ()):
@@ -162,18 +177,18 @@ class Service:
                     self._behind_barriers.append(fenced)
                 continue
             if isinstance(event, Gap) and event.table is None:
-                self._trigger_checked.clear()  # a restored or failed-over database may have other triggers
+                self.triggers.doubt()  # a restored or failed-over database may have others
                 forget_columns()  # … and other columns
-            self.engine.receive(event)
+            self.metrics.change(event)
+            self.engine.receive(event, now)
             self.users.receive(event)
             self.leases.receive(event)
         self._continue()
 
     def _continue(self) -> None:
         """Start what is due, and let those go on whose barrier is behind everything."""
-        assert self._nursery is not None
         for evaluation in self.engine.due(trio.current_time()):
-            self._nursery.start_soon(self._evaluate, evaluation)
+            self._start_shared(self._evaluate, evaluation)
         if self.engine.next_due() is not None:
             self._timetable_changed.set()
         self._let_pass()
@@ -200,10 +215,17 @@ class Service:
             if due is not None and due <= trio.current_time():
                 self._continue()
 
+    def _start_shared(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self._nursery is not None
+        self._context.run(self._nursery.start_soon, task, *args)
+
     async def _evaluate(self, evaluation: Evaluation) -> None:
+        kind, begun = kind_of(evaluation), trio.current_time()
+        self.metrics.evaluations[kind] += 1
         try:
             answers = await self.evaluators.run(answer, evaluation, self.settings.database)
         except Exception as error:
+            self.metrics.evaluation_failures[kind] += 1
             if is_passing(error):
                 self.engine.restart(evaluation, self._ask_again_at(error))
             elif not evaluation.queries:
@@ -221,8 +243,11 @@ class Service:
                 for query in self.engine.fail(evaluation, error):
                     self._end_subscriptions(query)
         else:
-            self._database_away.succeeded(trio.current_time())
-            self.fanout.tell(self.engine.complete(evaluation, answers))
+            self.evaluated_at = now = trio.current_time()
+            self._database_away.succeeded(now)
+            self.metrics.evaluation_seconds[kind].observe(now - begun)
+            if self.fanout.tell(self.engine.complete(evaluation, answers)) and evaluation.since < math.inf:
+                self._told.append(evaluation.since)
         self._continue()
 
     def _ask_again_at(self, error: BaseException) -> float:
@@ -264,7 +289,7 @@ class Service:
         """
         tables = _tables(compiled.shape)
         await self.source.subscribe(tables)
-        self._uses.update(compiled.shape.tables.keys())
+        self.triggers.use(tables)
         try:
             await self._check_triggers(tables)
         except BaseException:
@@ -301,24 +326,21 @@ class Service:
             self._release(query)
 
     def _unuse(self, compiled: CompiledShape) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self.source.unsubscribe, _tables(compiled))
-        self._uses.subtract(compiled.tables.keys())
-        for name in compiled.tables:
-            if not self._uses[name]:
-                del self._uses[name]
-                self._trigger_checked.discard(name)
+        self._start_shared(self.source.unsubscribe, _tables(compiled))
+        self.triggers.unuse(_tables(compiled))
 
     async def _check_triggers(self, tables: list[Table]) -> None:
-        unknown = [table for table in tables if table.name not in self._trigger_checked]
-        if not unknown:
-            return
-        stale = await self.evaluators.run(_without_current_trigger, unknown, self.settings.database)
+        stale = await self.triggers.check(tables)
         if stale and not self.settings.allow_stale:
-            raise TriggersMissing(stale)
-        if stale:
-            logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(stale))
-        self._trigger_checked.update(table.name for table in unknown)
+            raise TriggersMissing(list(stale))
+        if new := [name for name in stale if name not in self._warned_of]:
+            self._warned_of.update(new)
+            logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(new))
+
+    @property
+    def stale_tables(self) -> dict[str, str]:
+        """The tables in use whose changes may go unnoticed now, each with a sentence that says why."""
+        return self.triggers.stale()
 
     async def loaded(self, query: LiveQuery) -> None:
         """Wait until ``query`` has its documents.
@@ -361,7 +383,7 @@ class Service:
             self.passed_on.discard(connection)
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run what outlives the connection that asked for it; it must not raise."""
+        """Run what outlives the connection that asked for it, in its context; it must not raise."""
         assert self._nursery is not None
         self._nursery.start_soon(task)
 
@@ -376,6 +398,7 @@ class Service:
         if len(self._away) > self.settings.max_resumable:
             longest = next(iter(self._away))
             del self._away[longest]  # at once: others may be lost before it has ended
+            self.metrics.refusals["too_many_away"] += 1
             self.conversations[longest.id].end("too many clients are away")
 
     def end(self, session: Session, subscription: Subscription, error: MeteorError | None = None) -> None:
@@ -409,8 +432,12 @@ class Service:
             await self._something_dirty.wait()
             self._something_dirty = trio.Event()
             dirty, self._dirty = self._dirty, {}
+            told, self._told = self._told, []
             for session in dirty:
                 self.flush(session)
+            now = trio.current_time()
+            for since in told:
+                self.metrics.change_to_socket.observe(now - since)
 
     def flush(self, session: Session) -> None:
         """Write the session's outgoing frames as far as its socket takes them; the rest follows by itself."""
@@ -418,6 +445,16 @@ class Service:
         if connection is not None:
             connection.push(session.take())
             connection.flush()
+
+    @property
+    def away(self) -> int:
+        """Number of sessions whose clients may come back."""
+        return len(self._away)
+
+    def lag(self) -> float:
+        """Seconds since the oldest change was read that is not evaluated; 0.0 if all are."""
+        oldest = self.engine.oldest_change()
+        return 0.0 if oldest is None else trio.current_time() - oldest
 
     # -- fences ---------------------------------------------------------------------------------
 
@@ -437,8 +474,3 @@ class Service:
 
 def _tables(compiled: CompiledShape) -> list[Table]:
     return [dependency.table for dependency in compiled.tables.values()]
-
-
-def _without_current_trigger(tables: list[Table], alias: str) -> list[str]:
-    report = status(connections[alias], tables)
-    return [table.name for table in tables if not report.is_current(table)]

@@ -10,8 +10,10 @@ from typing import NoReturn
 
 import trio
 
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request
+from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.sockjs_session import SockJSSession
 
 logger = logging.getLogger(__name__)
@@ -34,10 +36,17 @@ class Sessions:
     Args:
         on_connection: runs the whole DDP session of one; it is closed when this returns.
         limits: what one client, and all together, may take up.
+        metrics: where sessions and their ends are counted.
     """
 
-    def __init__(self, on_connection: Callable[[Connection], Awaitable[None]], limits: Limits) -> None:
+    def __init__(
+        self,
+        on_connection: Callable[[Connection], Awaitable[None]],
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.limits = limits
+        self._metrics = metrics or Metrics()
         self._on_connection = on_connection
         self._open: dict[str, SockJSSession] = {}
         self._of_address: Counter[str] = Counter()
@@ -79,6 +88,7 @@ class Sessions:
         return session
 
     def _refuse(self, why: str) -> NoReturn:
+        self._metrics.refusals["sockjs_sessions"] += 1
         now = trio.current_time()
         if now >= self._warned_at + _WARN_EVERY:
             self._warned_at = now
@@ -96,13 +106,15 @@ class Sessions:
 
     async def _run(self, key: str, session: SockJSSession) -> None:
         logger.debug("%r opened", session)
+        self._metrics.connections[session.wire] += 1
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.watch)
                 await self._converse(session)
                 nursery.cancel_scope.cancel()
         finally:
-            session.abort("the server is stopping")
+            session.abort("the server is stopping", Ending.SHUTDOWN)
+            self._metrics.disconnections[session.ending] += 1
             logger.debug("%r: %s", session, session.close_reason)
             del self._open[key]
             self._of_address[session.client_address] -= 1

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from trigger_ddp.protocol import frames
+from trigger_ddp.protocol.ending import Ending, of_our_code
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server.connection import ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request, Send
@@ -74,6 +75,7 @@ class SockJSSession:
         self.closed_here = False
         self._limits = limits
         self._closing: str | None = None  # why it is closed or closing
+        self._ending = Ending.SERVER  # the same in one word
         self._ended = trio.Event()
         self._greeted = False
         self._queue: deque[tuple[float, bytes]] = deque()  # with the time from which on they wait
@@ -110,6 +112,11 @@ class SockJSSession:
         """Why it is, for the log; empty while it is open."""
         return self._closing or ""
 
+    @property
+    def ending(self) -> Ending:
+        """The same in one word."""
+        return self._ending
+
     def statistics(self) -> OutboxStatistics:
         """How this client keeps up right now."""
         oldest = self._oldest()
@@ -139,7 +146,9 @@ class SockJSSession:
         self._queue.append((trio.current_time(), frame))
         self._bytes_waiting += len(frame)
         if self._bytes_waiting > self._limits.outbox_bytes:
-            self.abort(f"the client is too slow: {self._bytes_waiting} bytes were waiting for it")
+            self.abort(
+                f"the client is too slow: {self._bytes_waiting} bytes were waiting for it", Ending.SLOW
+            )
 
     def flush(self) -> None:
         """Wake the request that receives, if there is one."""
@@ -157,28 +166,29 @@ class SockJSSession:
         """Wait until the session is over."""
         await self._ended.wait()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = 1000, reason: str = "", ending: Ending | None = None) -> None:
         """Have the client fetch what waits and then the news that it is over, within `Limits.close_seconds`.
 
         That is ``c[3000,"Go away!"]`` unless code or reason say more.
         """
-        self._begin_close(code, reason)
+        self._begin_close(code, reason, ending)
         try:
             with trio.move_on_after(self._limits.close_seconds):
                 await self._ended.wait()
         finally:
             self._end()
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.SERVER) -> None:
         """End the session now. A request that receives is cut, and the next one told of an interruption."""
         if self._closing is None:
-            self._closing, self.close_frame = reason, INTERRUPTED
+            self._closing, self._ending, self.close_frame = reason, ending, INTERRUPTED
         self._end()
 
-    def _begin_close(self, code: int, reason: str) -> None:
+    def _begin_close(self, code: int, reason: str, ending: Ending | None = None) -> None:
         if self._closing is not None:
             return
         self._closing = f"closed by the server: {code} {reason}".rstrip()
+        self._ending = ending or of_our_code(code)
         self.closed_here = True
         told = (code, reason) if reason or code != 1000 else (3000, "Go away!")
         self.close_frame = frames.sockjs_close(*told)
@@ -223,7 +233,7 @@ class SockJSSession:
                 self._receiver = None
                 self._away_since = trio.current_time()
                 if not complete:
-                    self.abort("the client broke off a request that was to receive")
+                    self.abort("the client broke off a request that was to receive", Ending.LOST)
         if not complete:
             raise trio.BrokenResourceError(self.close_reason)
 
@@ -307,11 +317,12 @@ class SockJSSession:
             late_at = math.inf if oldest is None else oldest + slow
             now = trio.current_time()
             if gone_at <= now:
-                self.abort(f"the client has not come back for {away:g} seconds")
+                self.abort(f"the client has not come back for {away:g} seconds", Ending.LOST)
             elif late_at <= now:
                 self.abort(
                     f"the client is too slow: it has not taken in {self._bytes_waiting} bytes, "
-                    f"the oldest for {slow:g} seconds"
+                    f"the oldest for {slow:g} seconds",
+                    Ending.SLOW,
                 )
             # What begins to wait meanwhile is not due before the last of these.
             with trio.move_on_at(min(gone_at, late_at, now + min(away, slow))):

@@ -20,6 +20,7 @@ from trigger_ddp.live.query import LiveQuery, State
 from trigger_ddp.protocol.handle import RunningHandle
 from trigger_ddp.protocol.requests import Subscribe
 from trigger_ddp.protocol.session import Session, Subscription
+from trigger_ddp.server import logcontext
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.limits import admit
 from trigger_ddp.server.publishing import compile_all, compile_publication, compile_returned
@@ -92,11 +93,12 @@ class Publications:
         if request.id in session.subscriptions:
             return  # a client that reconnects may repeat itself
         try:
-            admit(session, self._client, "subscription", request.name)
+            admit(session, self._client, self._service.metrics, "subscription", request.name)
         except MeteorError as error:
             session.nosub(request.id, error)
             return
         if len(session.subscriptions) >= self._service.settings.max_subscriptions:
+            self._service.metrics.refusals["too_many_subscriptions"] += 1
             session.nosub(
                 request.id, MeteorError("too-many-subscriptions", "This session has too many subscriptions")
             )
@@ -136,13 +138,16 @@ class Publications:
     @contextlib.contextmanager
     def _errors_of(self, subscription: Subscription) -> Iterator[None]:
         """A block whose exceptions are the subscription's error."""
-        try:
-            yield
-        except Exception as error:
-            subscription.error = as_meteor_error(error)
-            if subscription.error is None:
-                logger.exception("publication %s failed for session %s", subscription.name, self._session.id)
-                subscription.error = INTERNAL_ERROR
+        with logcontext.subscription_of(subscription):
+            try:
+                yield
+            except Exception as error:
+                subscription.error = as_meteor_error(error)
+                if subscription.error is None:
+                    logger.exception(
+                        "publication %s failed for session %s", subscription.name, self._session.id
+                    )
+                    subscription.error = INTERNAL_ERROR
 
     def _lives(self, subscription: Subscription) -> bool:
         """Whether it has not ended: it runs, or is made ready to."""
@@ -206,6 +211,7 @@ class Publications:
         context: dict[str, Any],
     ) -> None:
         """The life of one publication function."""
+        logcontext.enter_subscription(subscription)
         publication, workers = subscription.publication, self._service.workers
         assert publication is not None
         assert publication.publish is not None

@@ -16,22 +16,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import trio
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from trigger_ddp.server import main_task
 from trigger_ddp.server.backoff import Backoff
+from trigger_ddp.server.families import merge
 from trigger_ddp.server.shares import Shares
-from trigger_ddp.server.sockets import Listener, open_listeners, url
-from trigger_ddp.server.worker import ENVIRONMENT, Assignment, Channel, Ready
+from trigger_ddp.server.sockets import Listener, TCPAddress, open_listeners, url
+from trigger_ddp.server.supervised import Process
+from trigger_ddp.server.worker import ENVIRONMENT, Assignment, Channel
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that workers have to end after SIGTERM; they drain for less than ten.
-END_SECONDS = 12.0
 #: Seconds that a successor has to begin to serve.
 START_SECONDS = 120.0
 
@@ -43,11 +44,16 @@ class Options:
     Args:
         workers: how many processes serve.
         binds: addresses as ``--bind`` takes them.
+        admin_binds: where alone health and metrics are served; none: where clients are.
+        console: where the first worker's debug console is; those of the others are at the next ports. None:
+            there are none.
         tls: whether the workers speak TLS there; for the log.
     """
 
     workers: int
     binds: Sequence[str]
+    admin_binds: Sequence[str] = ()
+    console: TCPAddress | None = None
     tls: bool = False
 
 
@@ -69,21 +75,16 @@ async def _main(options: Options) -> int:
         trio.open_signal_receiver(signal.SIGHUP) as reloads,
         tempfile.TemporaryDirectory(prefix="trigger-ddp-") as directory,  # which nobody else may enter
     ):
-        shares = str(Path(directory, "shares"))
-        Shares.create(shares, options.workers)
-        paths = [str(Path(directory, f"{number}.sock")) for number in range(1, options.workers + 1)]
-        async with (
-            _listening(options.binds) as listeners,
-            _listening([f"unix:{path}" for path in paths]) as sibling_listeners,
-            trio.open_nursery() as nursery,
-        ):
-            supervisor = Supervisor(nursery, listeners, sibling_listeners, paths, shares)
+        async with _open(options, directory) as sockets, trio.open_nursery() as nursery:
+            supervisor = Supervisor(nursery, options.workers, sockets)
             nursery.start_soon(_stop_at_signal, stops, supervisor)
             code = await supervisor.start()
             if code is None:
-                for listener in listeners:
+                for listener in sockets.public:
                     address = url(listener, tls=options.tls)
                     logger.info("listening on %s with %d workers", address, options.workers)
+                for listener in sockets.admin:
+                    logger.info("health and metrics on %s", url(listener))
                 nursery.start_soon(_replace_at_signal, reloads, supervisor)
                 await supervisor.stopped.wait()
                 logger.info("stopped")
@@ -91,14 +92,45 @@ async def _main(options: Options) -> int:
     return code or 0
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sockets:
+    """What the workers listen on: all of them on `public` and `admin`, and each on its own of the others."""
+
+    public: Sequence[Listener]
+    admin: Sequence[Listener]
+    consoles: Sequence[Sequence[Listener]]
+    siblings: Sequence[Listener]
+    sibling_paths: list[str]
+    shares: str
+
+
 @asynccontextmanager
-async def _listening(binds: Iterable[str]) -> AsyncIterator[Sequence[Listener]]:
-    listeners = await open_listeners(binds)
-    try:
-        yield listeners
-    finally:
-        for listener in listeners:
-            await trio.aclose_forcefully(listener)
+async def _open(options: Options, directory: str) -> AsyncIterator[_Sockets]:
+    shares = str(Path(directory, "shares"))
+    Shares.create(shares, options.workers)
+    paths = [str(Path(directory, f"{number}.sock")) for number in range(1, options.workers + 1)]
+    async with AsyncExitStack() as stack:
+
+        async def listen(binds: Iterable[str]) -> Sequence[Listener]:
+            listeners = await open_listeners(binds)
+            for listener in listeners:
+                stack.push_async_callback(trio.aclose_forcefully, listener)
+            return listeners
+
+        yield _Sockets(
+            await listen(options.binds),
+            await listen(options.admin_binds),
+            [await listen(_console(options.console, number)) for number in range(options.workers)],
+            await listen(f"unix:{path}" for path in paths),
+            paths,
+            shares,
+        )
+
+
+def _console(first: TCPAddress | None, offset: int) -> list[str]:
+    if first is None:
+        return []
+    return [str(TCPAddress(first.host, first.port + offset if first.port else 0))]
 
 
 async def _stop_at_signal(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
@@ -114,89 +146,25 @@ async def _replace_at_signal(signals: AsyncIterator[int], supervisor: Supervisor
         await supervisor.replace_all()
 
 
-class _Process:
-    """A worker as its supervisor sees it."""
-
-    def __init__(self, number: int, process: trio.Process, channel: Channel) -> None:
-        self.number = number
-        self.told_to_end = False
-        self.ended = trio.Event()
-        self.ready = trio.Event()  # set as well when it has ended without ever being so
-        self._process = process
-        self._channel = channel
-
-    def __str__(self) -> str:
-        return f"worker {self.number} (process {self._process.pid})"
-
-    @property
-    def code(self) -> int | None:
-        """Its exit code, once it has ended; negative: the signal that has killed it."""
-        return self._process.returncode
-
-    async def run(self) -> None:
-        """Follow it to its end."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen)
-            await self._process.wait()
-            nursery.cancel_scope.cancel()
-        self._channel.close()
-        self.ended.set()
-        self.ready.set()
-
-    async def _listen(self) -> None:
-        async for message in self._channel.messages():
-            match message:
-                case Ready():
-                    self.ready.set()
-
-    def terminate(self) -> None:
-        """Tell it to end in good order, or if it was told already, to end now."""
-        self.told_to_end = True
-        self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        self._process.kill()
-
-    async def end(self) -> None:
-        """Tell it to end in good order, and see to it that it does."""
-        if not self.told_to_end:
-            self.terminate()
-        with trio.move_on_after(END_SECONDS):
-            await self.ended.wait()
-        if not self.ended.is_set():
-            logger.error("%s did not end within %g s and is killed", self, END_SECONDS)
-            self.kill()
-            await self.ended.wait()
-
-
 class Supervisor:
     """The workers of one server.
 
     Args:
         nursery: where they are watched.
-        listeners: what they accept clients from.
-        sibling_listeners: what each accepts the others from; one for each worker.
-        sibling_paths: where these are.
-        shares: path of the file of `Shares`.
+        workers: how many there are.
+        sockets: what they listen on.
     """
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        listeners: Sequence[Listener],
-        sibling_listeners: Sequence[Listener],
-        sibling_paths: list[str],
-        shares: str,
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, workers: int, sockets: _Sockets) -> None:
         self.stopped = trio.Event()
-        self.processes: set[_Process] = set()  # all that run
+        self.processes: set[Process] = set()  # all that run
         self._nursery = nursery
-        self._listeners = listeners
-        self._sibling_listeners = sibling_listeners
-        self._sibling_paths = sibling_paths
-        self._shares = shares
-        self._current: dict[int, _Process] = {}  # the youngest of each number
+        self._workers = workers
+        self._sockets = sockets
+        self._current: dict[int, Process] = {}  # the youngest of each number
+        self._crashes = 0
+        self._ended: list[Metric] = []  # what those have counted that have ended
+        self._collecting = trio.Lock()
         self._stopping = False
 
     async def start(self) -> int | None:
@@ -205,7 +173,7 @@ class Supervisor:
         Returns:
             None once all are started, or the exit code if the first one can't.
         """
-        for number in range(1, len(self._sibling_paths) + 1):
+        for number in range(1, self._workers + 1):
             process = await self._start(number)
             if number == 1:
                 await process.ready.wait()
@@ -218,37 +186,44 @@ class Supervisor:
             await process.ready.wait()
         return None
 
-    async def _start(self, number: int) -> _Process:
+    async def _start(self, number: int) -> Process:
         ours, theirs = socket.socketpair()
+        sockets = self._sockets
         with theirs:
-            listeners = [listener.socket.fileno() for listener in self._listeners]
-            for_siblings = self._sibling_listeners[number - 1].socket.fileno()
             assignment = Assignment(
-                number, theirs.fileno(), listeners, for_siblings, self._sibling_paths, self._shares
+                number=number,
+                channel=theirs.fileno(),
+                listeners=_descriptors(sockets.public),
+                admin_listeners=_descriptors(sockets.admin),
+                console_listeners=_descriptors(sockets.consoles[number - 1]),
+                sibling_listener=sockets.siblings[number - 1].socket.fileno(),
+                sibling_paths=sockets.sibling_paths,
+                shares=sockets.shares,
             )
             started = await trio.lowlevel.open_process(
                 [sys.executable, *sys.orig_argv[1:]],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), for_siblings, *listeners],
+                pass_fds=assignment.descriptors,
                 process_group=0,  # Ctrl-C is for the supervisor alone, which tells the workers
                 env={**os.environ, ENVIRONMENT: msgspec.json.encode(assignment).decode()},
             )
-        process = _Process(number, started, Channel(ours))
+        process = Process(number, started, Channel(ours), self._totals)
         self.processes.add(process)
         self._nursery.start_soon(self._follow, process)
         if self._stopping:
             process.terminate()
         return process
 
-    async def _follow(self, process: _Process) -> None:
+    async def _follow(self, process: Process) -> None:
         await process.run()
         self.processes.discard(process)
+        self._ended = merge([], [self._ended, process.families])
 
-    def _adopt(self, process: _Process) -> None:
+    def _adopt(self, process: Process) -> None:
         self._current[process.number] = process
         self._nursery.start_soon(self._keep, process)
 
-    async def _keep(self, process: _Process) -> None:
+    async def _keep(self, process: Process) -> None:
         """Start another when the worker has ended without being told to, and again when that one has."""
         backoff = Backoff(least=0.2)
         while True:
@@ -258,7 +233,8 @@ class Supervisor:
             await process.ended.wait()
             if process.told_to_end:
                 return
-            Shares(self._shares, process.number).put(None)
+            self._crashes += 1
+            Shares(self._sockets.shares, process.number).put(None)
             delay = backoff.failed(trio.current_time())
             logger.error("%s %s; another one follows in %.1f s", process, _ending(process.code), delay)
             await trio.sleep(delay)
@@ -286,6 +262,18 @@ class Supervisor:
             await predecessor.end()
             logger.info("%s has taken the place of %s", successor, predecessor)
 
+    async def _totals(self) -> list[Metric]:
+        """The metrics of all workers together."""
+        async with self._collecting:
+            async with trio.open_nursery() as nursery:
+                for process in self.processes:
+                    nursery.start_soon(process.collect)
+            crashes = CounterMetricFamily(
+                "trigger_ddp_worker_crashes", "workers that have ended without being told to", self._crashes
+            )
+            running = GaugeMetricFamily("trigger_ddp_workers", "workers that run", len(self.processes))
+            return [*merge([process.families for process in self.processes], [self._ended]), crashes, running]
+
     def terminate(self) -> None:
         """Tell all workers to end; those told already end at once."""
         for process in self.processes:
@@ -294,13 +282,17 @@ class Supervisor:
     async def stop(self) -> None:
         """End all workers in good order; `stopped` is set then."""
         self._stopping = True
-        for listener in self._listeners:
+        for listener in self._sockets.public:
             listener.socket.close()  # or clients would wait in a queue that nobody serves
         while self.processes:
             async with trio.open_nursery() as nursery:
                 for process in self.processes:
                     nursery.start_soon(process.end)
         self.stopped.set()
+
+
+def _descriptors(listeners: Sequence[Listener]) -> list[int]:
+    return [listener.socket.fileno() for listener in listeners]
 
 
 def _ending(code: int | None) -> str:

@@ -20,10 +20,12 @@ import trio
 import trio_websocket
 
 from trigger_ddp.protocol import frames
+from trigger_ddp.protocol.ending import Ending, of_final_code, of_our_code
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import sockjs
 from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request
+from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.outbox import Outbox, OutboxStatistics
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class WebSocketConnection:
         self._limits = limits
         self._pending: deque[str] = deque()
         self._closing: str | None = None  # why we are closing, once we are
+        self._ending = Ending.SERVER  # the same in one word
         #: Whether it is closed in good order, by us; then the client is not to come back to its session.
         self.closed_here = False
 
@@ -104,6 +107,18 @@ class WebSocketConnection:
             return "the client went away without closing"
         # the client's own words, or what trio-websocket found wrong with what it sent
         return f"closed: {closed.code} {closed.reason or ''}".rstrip()
+
+    @property
+    def ending(self) -> Ending:
+        """The same in one word; means something once the connection is gone."""
+        if self._closing is not None:
+            return self._ending
+        if self._channel.end_reason is not None:
+            return self._channel.ending
+        if self._channel.violation is not None:
+            return Ending.TOO_LARGE
+        closed = self._websocket.closed
+        return Ending.LOST if closed is None else of_final_code(closed.code)
 
     def statistics(self) -> OutboxStatistics:
         """How this client keeps up right now."""
@@ -168,7 +183,7 @@ class WebSocketConnection:
         """Wait until the connection is gone."""
         await self._channel.ended.wait()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = 1000, reason: str = "", ending: Ending | None = None) -> None:
         """Send what waits and a close frame, wait for the client's, and close the socket.
 
         Takes at most `Limits.close_seconds` and a moment of lingering; a client that does not answer is
@@ -178,11 +193,12 @@ class WebSocketConnection:
         Args:
             code: a WebSocket close code.
             reason: for the client, at most 123 bytes of UTF-8; more is cut off.
+            ending: see there; by default what the code stands for.
         """
         if self._closing is not None:
             await self._channel.ended.wait()
             return
-        self._begin_close(code, reason)
+        self._begin_close(code, reason, ending)
         with trio.move_on_after(self._limits.close_seconds) as patience:
             self._reader.cancel_when_done(patience)
             await self._websocket.aclose(code, reason or None)
@@ -197,21 +213,23 @@ class WebSocketConnection:
             self._begin_close(code, reason)
         self._channel.say_close(code, reason)
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.SERVER) -> None:
         """Reset the connection now, without a close frame.
 
         Args:
             reason: for the log; see `close_reason`.
+            ending: the same in one word.
         """
         if self._closing is None and not self._channel.ended.is_set():
-            self._closing = reason
-        self._channel.abort(reason)
+            self._closing, self._ending = reason, ending
+        self._channel.abort(reason, ending)
 
-    def _begin_close(self, code: int, reason: str) -> None:
-        already, self._closing = self.close_reason, f"closed by the server: {code} {reason}".rstrip()
-        if already:
-            self._closing = already
+    def _begin_close(self, code: int, reason: str, ending: Ending | None = None) -> None:
+        if already := self.close_reason:
+            self._closing, self._ending = already, self.ending
             return
+        self._closing = f"closed by the server: {code} {reason}".rstrip()
+        self._ending = ending or of_our_code(code)
         self.closed_here = True
         if self.wire is Wire.SOCKJS:
             told = (code, reason) if reason or code != 1000 else (3000, "Go away!")
@@ -342,7 +360,7 @@ class _Reader:
                 logger.debug("%s went on after the close frame: %r", self._client, errors.exceptions)
             else:
                 logger.exception("reading from %s failed", self._client)
-                self._channel.abort("reading failed")
+                self._channel.abort("reading failed", Ending.ERROR)
         finally:
             self._done.set()
             if self._waiting is not None:
@@ -360,6 +378,7 @@ async def serve(
     wire: Wire,
     on_connection: Callable[[Connection], Awaitable[None]],
     limits: Limits,
+    metrics: Metrics,
 ) -> None:
     """Accept a WebSocket handshake and run `on_connection` until it returns; then close the connection.
 
@@ -371,6 +390,7 @@ async def serve(
         wire: the framing that the request's path stands for.
         on_connection: the session. An exception from it closes with 1011 and is logged.
         limits: what the client may take up.
+        metrics: where the connection and its end are counted.
 
     Raises:
         Nothing but `trio.Cancelled`; the client is then told 1001 as far as that takes no waiting.
@@ -389,10 +409,12 @@ async def serve(
             websocket = await nursery.start(reader.run, name=f"reader {request.client}")
             if websocket is not None:
                 connection = WebSocketConnection(wire, request, channel, reader, websocket, limits)
+                metrics.connections[wire] += 1
                 await _converse(connection, on_connection, nursery)
         finally:
             if connection is not None:
                 connection.leave()
+                metrics.disconnections[connection.ending] += 1
                 logger.debug("%r: %s", connection, connection.close_reason)
             with trio.CancelScope(shield=True):  # each of these is bounded
                 await reader.stop()

@@ -25,6 +25,9 @@ from trigger_ddp.api.failures import as_meteor_error
 
 logger = logging.getLogger(__name__)
 
+#: How the names of the threads begin.
+THREAD_NAME = "trigger_ddp "
+
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
@@ -59,13 +62,15 @@ class Workers:
         size: number of threads.
         drain_seconds: how long leaving the block waits for functions that are still running. The threads
             are daemons: one that hangs beyond that can't keep the process from ending.
+        name: of the threads.
     """
 
-    def __init__(self, size: int, *, drain_seconds: float = 10.0) -> None:
+    def __init__(self, size: int, *, drain_seconds: float = 10.0, name: str = "worker") -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         self._size = size
         self._drain_seconds = drain_seconds
+        self._name = name
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._unfinished: set[_Job] = set()
         self._open = False
@@ -78,7 +83,7 @@ class Workers:
         self._open = True
         self._alive = self._size
         for number in range(1, self._size + 1):
-            name = f"trigger_ddp worker {number}"
+            name = f"{THREAD_NAME}{self._name} {number}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
         return self
 
