@@ -15,6 +15,7 @@ from tests.fuzz import wire
 from trigger_ddp import ejson
 from trigger_ddp.api import API, APIMixin, Handle, MeteorError, api_endpoint, this
 from trigger_ddp.conf import Settings
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server.connection import ConnectionClosed
 from trigger_ddp.server.conversation import converse
@@ -226,6 +227,7 @@ class _Link:
     def __init__(self, browser: _Browser, lines: list[str]) -> None:
         self.closed_here = False
         self.close_reason = ""
+        self.ending = Ending.SERVER
         self.used_up = trio.Event()
         self._browser = browser
         self._lines = deque(lines)
@@ -269,14 +271,15 @@ class _Link:
     async def wait_closed(self) -> None:
         await self._ended.wait()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = 1000, reason: str = "", ending: Ending | None = None) -> None:
         assert 1000 <= code < 5000
         self.closed_here = not self.closed
-        self.abort(reason)
+        self.abort(reason, ending or Ending.SERVER)
         await trio.lowlevel.checkpoint()
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, ending: Ending = Ending.CLIENT) -> None:
         self.close_reason = self.close_reason or reason
+        self.ending = ending
         self._ended.set()
         self._more.set()
         self.used_up.set()

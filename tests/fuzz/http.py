@@ -14,7 +14,7 @@ _ROOM = 64
 LIMITS = Limits(max_message_bytes=2048, outbox_bytes=1 << 20, close_seconds=5.0)
 
 
-def _get(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
+def request(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
     return b"\r\n".join([line + b" HTTP/1.1", b"Host: x", *headers, b"", body])
 
 
@@ -25,19 +25,19 @@ _UPGRADE = (
 
 #: The first byte says how the client behaves, the second how large its pieces are.
 SEEDS = (
-    b"\0\0" + _get(b"GET /"),
-    b"\1\7" + _get(b"GET /a%20b?c=d", b"Accept: */*") + _get(b"HEAD /stream") + _get(b"GET /stream"),
-    b"\1\0" + _get(b"POST /echo", b"Content-Length: 5", body=b"hello") + _get(b"DELETE /none"),
-    b"\1\3" + _get(b"POST /echo", b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
-    b"\1\0" + _get(b"POST /echo", b"Expect: 100-continue", b"Content-Length: 2", body=b"ab"),
+    b"\0\0" + request(b"GET /"),
+    b"\1\7" + request(b"GET /a%20b?c=d", b"Accept: */*") + request(b"HEAD /stream") + request(b"GET /stream"),
+    b"\1\0" + request(b"POST /echo", b"Content-Length: 5", body=b"hello") + request(b"DELETE /none"),
+    b"\1\3" + request(b"POST /echo", b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
+    b"\1\0" + request(b"POST /echo", b"Expect: 100-continue", b"Content-Length: 2", body=b"ab"),
     b"\1\0GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /stream HTTP/1.0\r\n\r\n",
-    b"\1\0" + _get(b"OPTIONS *") + _get(b"CONNECT x:1"),
-    b"\1\0" + _get(b"OPTIONS /sockjs/info", b"Origin: http://a", b"Access-Control-Request-Headers: x"),
-    b"\1\0" + _get(b"GET /sockjs/iframe.html", b"If-None-Match: x") + _get(b"GET http://x/sockjs"),
-    b"\1\0" + _get(b"GET /websocket", *_UPGRADE) + b"\x81\x82\0\0\0\0hi\x88\x80\0\0\0\0",
-    b"\1\0" + _get(b"GET /sockjs/0/a/websocket", *_UPGRADE) + b'\x81\x86\0\0\0\0["hi"]',
-    b"\1\0" + _get(b"GET /x", b"X-Forwarded-For: 1.2.3.4, [::1]:5", b"X-Forwarded-Proto: https"),
-    b"\2\0" + _get(b"GET /stream") * 2,
+    b"\1\0" + request(b"OPTIONS *") + request(b"CONNECT x:1"),
+    b"\1\0" + request(b"OPTIONS /sockjs/info", b"Origin: http://a", b"Access-Control-Request-Headers: x"),
+    b"\1\0" + request(b"GET /sockjs/iframe.html", b"If-None-Match: x") + request(b"GET http://x/sockjs"),
+    b"\1\0" + request(b"GET /websocket", *_UPGRADE) + b"\x81\x82\0\0\0\0hi\x88\x80\0\0\0\0",
+    b"\1\0" + request(b"GET /sockjs/0/a/websocket", *_UPGRADE) + b'\x81\x86\0\0\0\0["hi"]',
+    b"\1\0" + request(b"GET /x", b"X-Forwarded-For: 1.2.3.4, [::1]:5", b"X-Forwarded-Proto: https"),
+    b"\2\0" + request(b"GET /stream") * 2,
     b"\0\0\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
 )
 WORDS = (

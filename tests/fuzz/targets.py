@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import ddp, http, sockjs_http, values, websocket
+from tests.fuzz import ddp, http, sockjs_http, values, web, websocket
 
 FOLDER = Path(__file__).parent
 
@@ -63,6 +63,13 @@ TARGETS = {
         "whatever bytes come in whatever pieces, what is sent back is well-formed HTTP, the connection "
         "ends, and no error is logged",
         http.SEEDS,
+        http.WORDS,
+    ),
+    "wsgi": Target(
+        web.feed,
+        "whatever bytes come in whatever pieces, the Django project's application is called by the rules of "
+        "PEP 3333, what is sent back is well-formed HTTP, the connection ends, and no error is logged",
+        web.SEEDS,
         http.WORDS,
     ),
     "websocket": Target(

@@ -12,6 +12,7 @@ from tests.fuzz.http import LIMITS
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import websocket
 from trigger_ddp.server.exchange import Request
+from trigger_ddp.server.metrics import Metrics
 
 _KEY = b"x3JJHMbDL1EzLkh9GBhXDw=="
 _REQUEST = Request("GET", "/websocket", client_address="127.0.0.1", client_port=1)
@@ -105,7 +106,14 @@ def feed(data: bytes) -> None:
         client = wire.Client(filter(None, cut), 1000.0 if flags & _STAYS else 0.0, not flags & _READS_NOT)
         clients.append(client)
         await websocket.serve(
-            client, _REQUEST, key=_KEY, early=early, wire=kind, on_connection=wire.echo, limits=LIMITS
+            client,
+            _REQUEST,
+            key=_KEY,
+            early=early,
+            wire=kind,
+            on_connection=wire.echo,
+            limits=LIMITS,
+            metrics=Metrics(),
         )
 
     wire.run(main)

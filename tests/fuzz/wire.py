@@ -19,6 +19,9 @@ from trigger_ddp.server.connection import Connection
 FOR_EVER = 10_000.0
 
 _CLOSE = 8
+#: What may be on the wire; a client's own code comes back to it.
+_CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+_MOST_PIECES = 100
 
 
 class Client(trio.abc.HalfCloseableStream):
@@ -101,7 +104,8 @@ class Client(trio.abc.HalfCloseableStream):
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
-    """``data`` in pieces of one size; 0: whole."""
+    """``data`` in pieces of one size, larger where they would be too many; 0: whole."""
+    size = size and max(size, len(data) // _MOST_PIECES)
     return [data[start : start + size] for start in range(0, len(data), size)] if size else [data]
 
 
@@ -115,15 +119,20 @@ async def echo(connection: Connection) -> None:
             await connection.close(4000, "as asked")
 
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Run in trio on a clock that jumps, and insist on the end, and that no error was logged."""
+def run(main: Callable[[], Awaitable[None]], clock: trio.abc.Clock | None = None) -> None:
+    """Run in trio on a clock that jumps, and insist on the end, and that no error was logged.
+
+    Args:
+        main: what is run.
+        clock: another clock.
+    """
 
     async def bounded() -> None:
         with trio.fail_after(FOR_EVER):
             await main()
 
     with nothing_logged():
-        trio.run(bounded, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio.run(bounded, clock=clock or trio.testing.MockClock(autojump_threshold=0))
 
 
 class _Errors(logging.Handler):
@@ -247,7 +256,7 @@ def websocket_frames(received: bytes) -> list[tuple[int, bytes]]:
             payload.decode()
         elif opcode == _CLOSE and payload:
             code = int.from_bytes(payload[:2])
-            assert code in (1000, 1001, 1002, 1003, 1007, 1009, 1011) or 3000 <= code < 5000, code
+            assert code in _CLOSE_CODES, code
             payload[2:].decode()
         found.append((opcode, payload))
     return found
