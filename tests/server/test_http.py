@@ -72,6 +72,29 @@ async def demo(asked: Request) -> Response | None:
 
 
 @in_trio
+async def test_others_have_their_turn_between_tiny_chunks() -> None:
+    """One read may hold thousands of them, each of which takes its time."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    head = request("POST /echo", "Transfer-Encoding: chunked", "Connection: close")
+    await theirs.send_all(head + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n")
+    await theirs.send_eof()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        await http.serve_stream(ours, http.Application(network.echo, handler=demo))
+        nursery.cancel_scope.cancel()
+    assert (await WireClient(theirs).rest()).endswith(b"a" * 1000)
+    assert turns > 1000
+
+
+@in_trio
 async def test_no_tunnel_begins_here() -> None:
     """A page in answer to CONNECT would switch the connection to another protocol."""
     async with serving(handler=demo) as served:

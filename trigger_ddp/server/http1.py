@@ -147,6 +147,7 @@ class HTTPStream:
         Raises:
             Refused: this is no body.
         """
+        await trio.lowlevel.checkpoint()  # one read may hold thousands of tiny chunks: others have their turn
         while not self.request_complete:
             event = self._next_event()
             if event is h11.NEED_DATA:
