@@ -72,13 +72,17 @@ def fuzz(name: str, kept: Path, seconds: int, seed: int) -> None:
             f"-timeout={MOST_SECONDS}",
             f"-rss_limit_mb={MOST_MEGABYTES}",
             f"-max_len={target.most_bytes}",
+            "-len_control=20",
             f"-dict={words}",
             "-print_final_stats=1",
             str(kept),
             *([str(FOLDER / "corpus" / name)] if (FOLDER / "corpus" / name).exists() else []),
         )
         cpu += done.cpu
-        executions += int(done.last(r"stat::number_of_executed_units:\s*(\d+)|^#(\d+)"))
+        count = int(done.last(r"stat::number_of_executed_units:\s*(\d+)|^#(\d+)"))
+        if not count:
+            sys.exit(f"{name}: the fuzzer does not start")
+        executions += count
         edges = max(edges, int(done.last(r"cov: (\d+)")))
         seed += 1
     print(
@@ -138,8 +142,11 @@ def report_crashes(names: Sequence[str]) -> int:
     broken = 0
     for name in names:
         for path in sorted((FOLDER / "crashes" / name).glob("*")):
+            begun = time.monotonic()
             try:
                 TARGETS[name].run(path.read_bytes())
+                if (seconds := time.monotonic() - begun) > MOST_SECONDS:
+                    raise TimeoutError(f"it takes {seconds:.0f} s")
             except Exception as error:  # noqa: BLE001 - every one is a finding
                 broken += 1
                 print(

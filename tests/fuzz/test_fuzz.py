@@ -58,7 +58,7 @@ def test_the_corpus_stays_small() -> None:
 
 def test_the_documentation_has_every_promise() -> None:
     text = (FOLDER.parents[1] / "docs" / "fuzzing.md").read_text("utf-8")
-    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|$", text, re.MULTILINE))
+    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", text, re.MULTILINE))
     assert told == {name: target.promise for name, target in TARGETS.items()}
 
 
