@@ -29,7 +29,7 @@ from tests.fuzz.targets import FOLDER, TARGETS  # noqa: E402
 MOST_SECONDS = 5
 MOST_MEGABYTES = 2048
 #: Size of an input that is worth committing.
-MOST_KEPT_BYTES = 4096
+MOST_KEPT_BYTES = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -135,28 +135,39 @@ def run(main: Callable[[], Awaitable[None]], clock: trio.abc.Clock | None = None
         trio.run(bounded, clock=clock or trio.testing.MockClock(autojump_threshold=0))
 
 
-class _Errors(logging.Handler):
+class _Complaints(logging.Handler):
+    """Keeps errors, and messages that a client could have forged lines of the log with."""
+
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__()
         self.records: list[logging.LogRecord] = []
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
+        message = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            self.records.append(record)
+        elif not message.isprintable():
+            self.lines.append(message)
 
 
 @contextlib.contextmanager
 def nothing_logged() -> Iterator[None]:
-    """Raise what was logged as an error, if anything was."""
-    handler = _Errors()
+    """Raise what was logged as an error, if anything was; debug messages are looked at, too."""
+    handler = _Complaints()
     logger = logging.getLogger("trigger_ddp")
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
     for record in handler.records:
         error = record.exc_info[1] if record.exc_info else None
         raise AssertionError(f"logged: {record.msg} {error!r}") from error
+    assert not handler.lines, handler.lines
 
 
 # -- what the client reads ---------------------------------------------------------------------------
