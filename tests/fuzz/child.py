@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -55,7 +56,9 @@ def main() -> None:
                 traceback.print_exc()
                 sys.stderr.flush()
 
-    atheris.Setup([sys.argv[0], *arguments], one)
+    # libFuzzer merges in further processes, which it starts by a shell with what stands here first.
+    again = shlex.join([sys.executable, "-m", "tests.fuzz.child", name, findings])
+    atheris.Setup([again, *arguments], one)
     atheris.Fuzz()
 
 
