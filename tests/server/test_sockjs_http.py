@@ -385,3 +385,14 @@ async def test_origins_that_no_browser_has_are_not_repeated() -> None:
             assert (status, headers["access-control-allow-origin"]) == (expected, "*")
             assert "access-control-allow-headers" not in headers
             await client.stream.aclose()
+
+
+@in_trio
+async def test_a_cookie_beyond_ascii_is_not_repeated() -> None:
+    async with serving(sockjs=sockjs.Options(cookie=True)) as served:
+        for told, kept in ((b"abc", "abc"), (b"ab\xe9", "dummy")):
+            client = WireClient(await served.connect())
+            asked_with = b"Cookie: JSESSIONID=" + told + b"\r\n\r\n"
+            _, headers, _ = await ask(client, request("OPTIONS /sockjs/0/s/xhr")[:-2] + asked_with)
+            assert headers["set-cookie"] == f"JSESSIONID={kept}; path=/"
+            await client.stream.aclose()

@@ -164,11 +164,12 @@ def cross_origin(request: Request) -> tuple[tuple[str, str], ...]:
 
 
 def session_cookie(request: Request, options: Options) -> tuple[tuple[str, str], ...]:
-    """The cookie that some load balancers want to see, with the value that it has."""
+    """The cookie that some load balancers want to see, with the value that it has, if that is ASCII."""
     if not options.cookie:
         return ()
-    value = _JSESSIONID.search(request.http_headers.get("cookie", ""))
-    return (("Set-Cookie", f"JSESSIONID={value[1] if value else 'dummy'}; path=/"),)
+    found = _JSESSIONID.search(request.http_headers.get("cookie", ""))
+    value = found[1] if found is not None and found[1].isascii() else "dummy"
+    return (("Set-Cookie", f"JSESSIONID={value}; path=/"),)
 
 
 def _for_a_year() -> tuple[tuple[str, str], ...]:
