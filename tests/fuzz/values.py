@@ -181,6 +181,7 @@ def addresses(data: bytes) -> None:
     for count in (1, 2, 3):
         seen = forwarded.client_address(headers, "peer", count)
         assert seen
+        assert seen.isprintable()
         forged = {"x-forwarded-for": f"6.6.6.6, {told}", "x-forwarded-proto": proto}
         if told.count(",") + 1 >= count:
             assert forwarded.client_address(forged, "peer", count) == seen
