@@ -36,7 +36,7 @@ _LIMITS = Limits(
     sockjs_sessions_per_address=3,
 )  # fmt: skip
 _GET = (b"eventsource", b"htmlfile", b"jsonp", b"info", b"websocket")
-_MOST_REQUESTS = 40
+_MOST_LINES = 25
 #: Seconds after which a client that receives goes away.
 _STAYS = 50.0
 
@@ -87,7 +87,7 @@ def feed(data: bytes) -> None:
 
 async def _play(data: bytes, asked: list[_Asked], app: http.Application, requests: trio.Nursery) -> None:
     headers: list[bytes] = []
-    for line in data.split(b"\n")[:_MOST_REQUESTS]:
+    for line in data.split(b"\n")[:_MOST_LINES]:
         word, _, rest = line.partition(b" ")
         if word == b"wait":
             await trio.sleep(min(int(rest), 200) if rest[:9].isdigit() and len(rest) < 9 else 1)

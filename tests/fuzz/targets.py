@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import ddp, http, sockjs_http, values, web, websocket
+from tests.fuzz import arguments, ddp, http, sockjs_http, values, web, websocket
 
 FOLDER = Path(__file__).parent
 
@@ -43,6 +43,13 @@ TARGETS = {
         "whatever text comes in, it is a value or an EJSONError, and the value survives the way out and back",
         values.EJSON_TEXTS,
         values.EJSON_WORDS,
+    ),
+    "arguments": Target(
+        arguments.feed,
+        "whatever a client gives as an argument or as the value of a field, it becomes one of the type that "
+        "is asked for, or is refused with a MeteorError or Unfit",
+        arguments.SEEDS,
+        arguments.WORDS,
     ),
     "accounts": Target(
         values.accounts,
