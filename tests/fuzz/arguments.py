@@ -32,7 +32,8 @@ WORDS = (
     '"$date":', '"$binary":', '"$InfNaN":', '"$type":', '"Decimal"', '"$value":', '"oid"', '"$regexp":',
     '"$flags":', '"$escape":', '"lower":', '"upper":', '"bounds":', '"empty":', '"day":', '"price":',
     '"kind":', '"tags":', "sNaN", "-0", "1e308", "9007199254740993",
-    "00000000-0000-0000-0000-000000000000", "12:00:00", "2024-02-29", "P1DT2S", "\\\\u0000", "253402300799999", "-62135596800000",
+    "00000000-0000-0000-0000-000000000000", "12:00:00", "2024-02-29", "P1DT2S", "\\\\u0000",
+    "253402300799999", "-62135596800000",
 )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def _mixed(*values: int | Literal["a"] | list[Suit] | set[int] | None) -> None: 
 _FUNCTIONS: tuple[Callable[..., None], ...] = (_several, _days, _texts, _values, _orders, _lines, _mixed)
 _FIELDS: tuple[models.Field[Any, Any], ...] = (
     models.BooleanField(), models.IntegerField(), models.BigIntegerField(),
-    models.PositiveSmallIntegerField(), models.FloatField(), models.DecimalField(max_digits=9, decimal_places=2), models.CharField(max_length=9),
+    models.PositiveSmallIntegerField(), models.FloatField(),
+    models.DecimalField(max_digits=9, decimal_places=2), models.CharField(max_length=9),
     models.TextField(), models.SlugField(), models.EmailField(), models.URLField(), models.DateField(),
     models.DateTimeField(), models.TimeField(), models.DurationField(), models.UUIDField(),
     models.GenericIPAddressField(), models.JSONField(), models.BinaryField(),
