@@ -193,6 +193,18 @@ async def test_the_client_closes() -> None:
         await served.until_idle()
 
 
+@in_trio
+async def test_the_reason_of_a_client_can_not_pass_for_a_line_of_the_log() -> None:
+    session = Recorded()
+    async with serving(session) as served:
+        client = await served.open()
+        await client.send(closing(1001, "leaving\n\x1b[2J"))
+        assert await client.close_code() == 1001
+        assert await session.until_ended() == r"closed: 1001 'leaving\n\x1b[2J'"
+        await client.stream.aclose()
+        await served.until_idle()
+
+
 @pytest.mark.parametrize("how", ["eof", "reset"])
 def test_the_client_vanishes(how: str, caplog: pytest.LogCaptureFixture) -> None:
     @in_trio

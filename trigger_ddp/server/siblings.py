@@ -102,7 +102,7 @@ class Siblings:
         try:
             stream = await trio.open_unix_socket(path)
         except OSError as error:
-            logger.warning("the worker of session %s can't be asked: %r", session, error)
+            logger.warning("the worker of session %r can't be asked: %r", session, error)
             return None
         try:
             await _begin(stream, told)
@@ -110,7 +110,7 @@ class Siblings:
                 if await stream.receive_some(1) == handover.ACCEPTED:
                     return stream
         except trio.BrokenResourceError:
-            logger.debug("the worker of session %s has hung up", session)
+            logger.debug("the worker of session %r has hung up", session)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

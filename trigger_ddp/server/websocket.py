@@ -105,8 +105,10 @@ class WebSocketConnection:
             return "closed" if self.closed else ""
         if closed.code == 1006:
             return "the client went away without closing"
-        # the client's own words, or what trio-websocket found wrong with what it sent
-        return f"closed: {closed.code} {closed.reason or ''}".rstrip()
+        # the client's own words, which are not to look like a line of the log, or what trio-websocket found
+        # wrong with what it sent
+        reason = closed.reason or ""
+        return f"closed: {closed.code} {reason if reason.isprintable() else ascii(reason)}".rstrip()
 
     @property
     def ending(self) -> Ending:
