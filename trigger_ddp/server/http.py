@@ -60,7 +60,7 @@ class Application:
         head_at_once: send the head of a streaming response before there is a body.
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
         answering: counts the requests that are being answered.
-        log_access: write a line to the access log for each request.
+        log_access: count each request and write a line to the access log; else another worker does.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -134,6 +134,7 @@ class _Conversation:
                 upgrade = await self._one(patience, log)
             finally:
                 if self._app.log_access:
+                    self._count_response(log.upgraded)
                     log.write(self._http.status, self._http.body_bytes)
             if upgrade is not None:
                 await websocket.serve(
@@ -173,6 +174,11 @@ class _Conversation:
             if not self._http.status:
                 await self._http.respond(refused.response, close=True)
         return None
+
+    def _count_response(self, upgraded: bool) -> None:
+        status = 101 if upgraded else self._http.status
+        if status:
+            self._app.metrics.responses[f"{status // 100}xx"] += 1
 
     def _count(self, status: int) -> None:
         if status >= 500:

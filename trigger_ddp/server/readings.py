@@ -43,9 +43,7 @@ class ServiceReadings:
         yield from self._sessions()
         yield from self._live()
         yield from self._source()
-        yield from self._threads(
-            {"application": self._service.workers, "evaluation": self._service.evaluators}
-        )
+        yield from self._threads(self._service.pools)
 
     def _sessions(self) -> Iterator[Metric]:
         service = self._service

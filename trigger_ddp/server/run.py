@@ -151,6 +151,8 @@ async def _main(
             trio.open_nursery() as nursery,
         ):
             service = Service(Listener(conninfo, decode), workers, evaluators, conf, others, metrics)
+            if web:
+                service.pools["web"] = web.workers
             metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
             nursery.start_soon(stop_at_signal, signals, service, answering, accepting, nursery.cancel_scope)

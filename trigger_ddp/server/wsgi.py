@@ -61,6 +61,9 @@ class Gateway:
         forwarded_count: how many proxies stand before the server, see `forwarded`.
         multiprocess: whether other processes serve the same application.
         answering: tells whether the server is about to end.
+
+    Attributes:
+        workers: as given.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Gateway:
         answering: Answering | None = None,
     ) -> None:
         self._application = application
-        self._workers = workers
+        self.workers = workers
         self._max_waiting = max_waiting
         self._max_body_bytes = max_body_bytes
         self._forwarded_count = forwarded_count
@@ -95,12 +98,12 @@ class Gateway:
             raise refusal(413)
         exchange = _Exchange(http, request, self._max_body_bytes, self._answering)
         await exchange.prefetch()
-        if self._workers.statistics().waiting >= self._max_waiting:
+        if self.workers.statistics().waiting >= self._max_waiting:
             logger.warning("all threads are busy, and %d requests wait for one", self._max_waiting)
             retry = ("Retry-After", str(_RETRY_SECONDS))
             raise Refused(OwnResponse.text(503, "503 Service Unavailable\n", retry))
         environ = self._environ(http, request)
-        await exchange.run(self._workers, self._application, environ)
+        await exchange.run(self.workers, self._application, environ)
         await exchange.discard()
 
     def _environ(self, http: HTTPStream, request: Request) -> dict[str, Any]:
