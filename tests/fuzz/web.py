@@ -72,7 +72,7 @@ def feed(data: bytes) -> None:
             )
             app = http.Application(wire.echo, limits=LIMITS, web=gateway, forwarded_count=1)
             await http.serve_stream(client, app, peer=("127.0.0.1", 1))
-            assert not gateway.active
+            assert not app.answering.active
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WSGIWarning)  # such as for a method that it does not know
