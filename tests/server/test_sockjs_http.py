@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from urllib.parse import quote_from_bytes, quote_plus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.server.network import Served, WireClient, in_trio, serving
 from tests.server.test_http import ask, request
-from trigger_ddp.server import sockjs
+from trigger_ddp.server import sockjs, sockjs_http
 from trigger_ddp.server.connection import Connection
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -335,6 +339,21 @@ async def test_jsonp() -> None:
             assert await stream.ask(request("GET /sockjs/000/s/jsonp?c=x")) == 200
             assert await stream.rest() == b'/**/x("a[\\"' + got + b'\\"]");\r\n'
         assert (await ask(client, request(post.replace("/s/", "/nobody/"), FORM, body=b"d=[]")))[0] == 404
+
+
+@given(
+    st.binary(),
+    st.sampled_from([quote_from_bytes, quote_plus, lambda data: "".join(map("%{:02x}".format, data))]),
+)
+def test_what_a_form_holds_is_decoded(data: bytes, encode: Callable[[bytes], str]) -> None:
+    encoded = encode(data).encode()
+    for form in (b"d=%b", b"d=%b&d=x", b"a=b&d=%b&c", b"dd=x&c&d=%b"):
+        assert sockjs_http._form_field(form % encoded, b"d") == data
+
+
+def test_a_form_without_the_field() -> None:
+    for form in (b"", b"d", b"dd=x", b"x=d=y", b"&", b"d&x"):
+        assert sockjs_http._form_field(form, b"d") == b""
 
 
 @pytest.mark.parametrize("transport", ["jsonp", "htmlfile"])
