@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -93,10 +94,25 @@ def fuzz(name: str, kept: Path, seconds: int, seed: int) -> None:
 
 
 def merge(name: str, kept: Path) -> None:
-    """Add to the committed corpus the inputs that reach more."""
+    """Make the committed corpus anew: the fewest inputs, of it and of those kept, that reach all branches.
+
+    The fuzzer must not be at work on those kept meanwhile.
+    """
     corpus = FOLDER / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
-    _child(name, "-merge=1", f"-max_len={MOST_KEPT_BYTES}", str(corpus), str(kept))
+    with tempfile.TemporaryDirectory() as fewest:
+        # Without counters, which tell apart how often a branch is taken.
+        _child(
+            name,
+            "-set_cover_merge=1",
+            "-use_counters=0",
+            f"-max_len={MOST_KEPT_BYTES}",
+            fewest,
+            str(corpus),
+            str(kept),
+        )
+        shutil.rmtree(corpus)
+        shutil.copytree(fewest, corpus)
     print(f"{name}: {len(list(corpus.iterdir()))} inputs in {corpus}", flush=True)
 
 
