@@ -29,6 +29,7 @@ DATABASES = {
         "PORT": os.environ.get("TDDP_TEST_PORT", "1"),
         "USER": "postgres",
         "CONN_MAX_AGE": None,
+        "OPTIONS": json.loads(os.environ.get("TDDP_TEST_OPTIONS", "{}")),
     },
 }
 

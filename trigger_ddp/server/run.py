@@ -40,6 +40,7 @@ from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import Listener as ListeningSocket
 from trigger_ddp.server.sockets import TCPAddress, accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
+from trigger_ddp.server.stalled import StalledWatch, set_network_defaults
 from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.worker import Worker
 from trigger_ddp.server.workers import Workers
@@ -90,6 +91,7 @@ def serve(options: Options) -> None:
     """
     alias = settings().database
     certificates = _certificates(options)
+    set_network_defaults()
     check_database(alias)  # first: some of Django's checks ask the database
     check_project()
     check_triggers(alias, install=options.install_triggers)
@@ -230,6 +232,7 @@ async def _main(
             metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
             nursery.start_soon(_stop_at_signal, signals, service, accepting, nursery.cancel_scope)
+            nursery.start_soon(StalledWatch(conf.database).run)
             await nursery.start(service.run)
             listeners = await _listen(options)
             limits = Limits(
