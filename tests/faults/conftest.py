@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.db import connections
 
 from tests import postgres
+from tests.clients.conftest import node, run_client  # noqa: F401  fixtures
 from tests.conftest import Database, point_django_at
 from tests.faults.watching import fill
 

@@ -38,8 +38,9 @@ REFUSED_PAUSE = 1.0
 #: PostgreSQL's limit for the name of a channel, in bytes: LISTEN cuts a longer one, pg_notify raises.
 CHANNEL_BYTES = 63
 
-#: Fullness of the notification queue that is worth a warning, 0 to 1.
-QUEUE_WARNING = 0.5
+#: How full the notification queue is when that is worth a warning, and another one. It has 8 GB unless
+#: max_notify_queue_pages says otherwise, so that the first comes long before writes fail.
+QUEUE_WARNINGS = (0.1, 0.25, 0.5, 0.75)
 
 #: Arguments of psycopg.connect() that are not libpq's, as Django's get_connection_params() returns them.
 _NOT_CONNINFO = {"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"}
@@ -129,7 +130,7 @@ class Listener:
         self._sent: dict[str, list[Fence]] = {}  # those under way, by notified token; a heartbeat brings none
 
         self._reconnects = self._notifications = self._undecodable = self._ignored = 0
-        self._queue_usage = 0.0
+        self._queue_usage = self._queue_warned = 0.0
         self._last_error: str | None = None
 
     @property
@@ -366,12 +367,17 @@ class Listener:
         return events
 
     def _look_at_queue(self, usage: float) -> None:
-        if usage >= QUEUE_WARNING > self._queue_usage:
+        level = max((level for level in QUEUE_WARNINGS if usage >= level), default=0.0)
+        if level > self._queue_warned:
+            self._queue_warned = level
             logger.warning(
                 "PostgreSQL's notification queue is %.0f %% full: some session listens but does not read, "
                 "perhaps idle in a transaction; when the queue is full, writes fail",
                 usage * 100,
             )
+        elif self._queue_warned and usage < QUEUE_WARNINGS[0] / 2:
+            self._queue_warned = 0.0
+            logger.warning("PostgreSQL's notification queue is nearly empty again")
         self._queue_usage = usage
 
 

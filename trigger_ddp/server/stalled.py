@@ -48,7 +48,10 @@ LOOK_SECONDS = 5.0
 #: Seconds that a connection waits for an answer, at each look, before PostgreSQL is asked about it.
 PATIENCE = 15.0
 
-#: Seconds that PostgreSQL may take to say what its processes do.
+#: Seconds from connecting to asking: if the network has just begun to pass again, what it held up arrives.
+SETTLE_SECONDS = 1.0
+
+#: Seconds that PostgreSQL may take to say what its processes do, the above included.
 ANSWER_SECONDS = 10.0
 
 #: When the server started, without a time zone, which is the session's.
@@ -120,7 +123,9 @@ class StalledWatch:
         self._alias = alias
         self._lock = threading.Lock()
         self._known: WeakKeyDictionary[Any, _Backend] = WeakKeyDictionary()
-        self._waiting: dict[Any, float] = {}  # connections found waiting at each look, since when
+        self._waiting: dict[
+            Any, float
+        ] = {}  # connections with the same query running at each look, since when
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -173,15 +178,18 @@ class StalledWatch:
         now = trio.current_time()
         with self._lock:
             known = dict(self._known)
-        self._waiting = {
-            driver: self._waiting.get(driver, now)
-            for driver in known
-            if driver.pgconn.transaction_status == TransactionStatus.ACTIVE
-        }
         overdue: dict[str, list[Any]] = defaultdict(list)
-        for driver, since in self._waiting.items():
+        waiting: dict[Any, float] = {}
+        for driver, backend in known.items():
+            silent = _silent_seconds(driver, TransactionStatus.ACTIVE)
+            if silent is None:
+                continue
+            since = self._waiting.get(driver, now)
+            # Whatever is received since may have been the answer to one query, and this another.
+            waiting[driver] = since = since if now - since <= silent else now
             if now - since >= PATIENCE:
-                overdue[known[driver].conninfo].append(driver)
+                overdue[backend.conninfo].append(driver)
+        self._waiting = waiting
         for conninfo, drivers in overdue.items():
             try:
                 started, at_work = await _ask(conninfo, [known[driver].pid for driver in drivers])
@@ -216,6 +224,7 @@ async def _ask(conninfo: str, pids: Iterable[int]) -> tuple[str, set[int]]:
     with trio.fail_after(ANSWER_SECONDS):
         link = Link(await connect(conninfo))
         try:
+            await trio.sleep(SETTLE_SECONDS)
             link.send(_AT_WORK.format(started=_STARTED, pids=list(pids), recently=ANSWER_SECONDS))
             while (reply := link.take_reply()) is None:
                 await link.wait()
@@ -229,20 +238,33 @@ async def _ask(conninfo: str, pids: Iterable[int]) -> tuple[str, set[int]]:
     return started, set(map(int, (at_work or "").split()))
 
 
-def _shut_down(driver: Any, status: TransactionStatus) -> bool:
-    """Have the thread that waits see the end of the connection, or the next one that wants to use it.
+def _silent_seconds(driver: Any, status: TransactionStatus, *, shut_down: bool = False) -> float | None:
+    """Seconds since a connection with this status received something; None if it has another one.
 
-    False if nothing was done: it is not in this status any more, or something was received within `PATIENCE`.
-    Nothing can be known of that on a Unix socket, which has no network in between, or not on Linux.
+    Nor can it be known on a Unix socket, which has no network in between, or elsewhere than on Linux.
+
+    Args:
+        shut_down: have whoever waits see the end of the connection, or whoever uses it next.
     """
     try:
         with socket.socket(fileno=os.dup(driver.pgconn.socket)) as sock:
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            (silent,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
+            (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
             # With this status it is open, the same connection as before, and `sock` a handle of its socket.
-            if driver.pgconn.transaction_status != status or silent < PATIENCE * 1000:
-                return False
-            sock.shutdown(socket.SHUT_RDWR)
+            if driver.pgconn.transaction_status != status:
+                return None
+            if shut_down:
+                sock.shutdown(socket.SHUT_RDWR)
     except (AttributeError, OSError, psycopg.Error, struct.error):
-        return False  # it was closed meanwhile, or see above
-    return True
+        return None  # it was closed meanwhile, or see above
+    return float(milliseconds / 1000)
+
+
+def _shut_down(driver: Any, status: TransactionStatus) -> bool:
+    """End a connection with this status that has received nothing for a while; whether that was so."""
+    silent = _silent_seconds(driver, status)
+    return (
+        silent is not None
+        and silent >= PATIENCE
+        and _silent_seconds(driver, status, shut_down=True) is not None
+    )
