@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests import postgres
+from tests import postgres, roles
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
 
@@ -23,6 +23,14 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
 
 from tests.serving import serve, server  # noqa: E402, F401  fixtures for everyone
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--serving-role", action="store_true",
+        help="run servers under a role with no more rights than `manage.py ddp_grants` prints",
+    )  # fmt: skip
+
 
 _clusters: dict[int, postgres.Cluster] = {}
 _numbers = itertools.count(1)
@@ -71,10 +79,15 @@ def cluster(request: pytest.FixtureRequest) -> postgres.Cluster:
 
 @dataclasses.dataclass(frozen=True)
 class Database:
-    """A database of the test's own."""
+    """A database of the test's own.
+
+    Args:
+        server_role: the role under which servers run. If it is not the superuser, the triggers are there.
+    """
 
     cluster: postgres.Cluster
     name: str
+    server_role: str = "postgres"
 
     @property
     def dsn(self) -> str:
@@ -88,6 +101,7 @@ class Database:
             "TDDP_TEST_DB": self.name,
             "TDDP_TEST_HOST": str(self.cluster.directory),
             "TDDP_TEST_PORT": str(self.cluster.port),
+            "TDDP_TEST_USER": self.server_role,
         }
 
     def connect(self) -> psycopg.Connection:
@@ -98,19 +112,28 @@ class Database:
 
 
 @contextlib.contextmanager
-def new_database(cluster: postgres.Cluster) -> Iterator[Database]:
+def new_database(cluster: postgres.Cluster, *, serving_role: bool = False) -> Iterator[Database]:
     """A clone of the template, to which Django is pointed."""
     name = f"t{next(_numbers)}"
+    template = roles.template(cluster, point_django_at) if serving_role else "template_tddp"
     with cluster.connect() as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE template_tddp")
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        if serving_role:
+            conn.execute(roles.CONNECT.format(name=name))
     point_django_at(cluster, name)
-    yield Database(cluster, name)
+    yield Database(cluster, name, roles.SERVING if serving_role else "postgres")
     connections.close_all()
     with cluster.connect() as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def db(cluster: postgres.Cluster) -> Iterator[Database]:
-    with new_database(cluster) as database:
+def serving_role(request: pytest.FixtureRequest) -> bool:
+    """Whether servers run under the serving role."""
+    return bool(request.config.getoption("--serving-role"))
+
+
+@pytest.fixture
+def db(cluster: postgres.Cluster, serving_role: bool) -> Iterator[Database]:
+    with new_database(cluster, serving_role=serving_role) as database:
         yield database

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests import roles
 
 if TYPE_CHECKING:
     from tests.conftest import Database
@@ -30,6 +32,7 @@ class Server:
     Args:
         arguments: command line arguments after ``serve``.
         environ: the whole environment of the process.
+        command: what Python is given to run, before the arguments.
 
     Attributes:
         url: ``http://HOST:PORT``, without a slash at the end.
@@ -37,13 +40,18 @@ class Server:
         errors_expected: set it in a test that makes the server log an error; otherwise `stop` fails on one.
     """
 
-    def __init__(self, *arguments: str, environ: dict[str, str]) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environ: dict[str, str],
+        command: Sequence[str] = ("-m", "trigger_ddp", "serve"),
+    ) -> None:
         self.errors_expected = False
         self._lines: list[str] = []
         self._grown = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trigger_ddp", "serve", *arguments],
+            [sys.executable, *command, *arguments],
             env=environ, cwd=ROOT, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
@@ -111,10 +119,12 @@ class Server:
 
 def start_server(db: Database, *arguments: str, **environ: str) -> Server:
     """A server on this database, with triggers; arguments and environment are added. Stop it."""
-    return Server(
-        "--bind", "127.0.0.1:0", "--install-triggers", *arguments, *os.environ.get("X_SERVE", "").split(),
-        environ={**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ},
-    )  # fmt: skip
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **db.environ, **environ}
+    if db.server_role == "postgres":
+        arguments = ("--install-triggers", *arguments)
+    elif "DDP_BULK_THRESHOLD" in environ:
+        roles.install(variables)  # other triggers than those that are there
+    return Server("--bind", "127.0.0.1:0", *arguments, environ=variables)
 
 
 @pytest.fixture

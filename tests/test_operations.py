@@ -283,6 +283,8 @@ def test_what_is_refused(serve: Callable[..., Server]) -> None:
     seen = metrics(server.url)
     assert seen['trigger_ddp_refusals_total{reason="too_many_subscriptions"}'] == 1
     assert seen['trigger_ddp_refusals_total{reason="bad_request"}'] == 1
+    assert seen['trigger_ddp_http_responses_total{status="4xx"}'] >= 2
+    assert seen['trigger_ddp_http_responses_total{status="1xx"}'] >= 1
     assert seen['trigger_ddp_refusals_total{reason="request_too_large"}'] == 1
 
 
@@ -333,7 +335,7 @@ def test_health_and_readiness(server: Server) -> None:
     status, _, body = get(f"{server.url}/_ddp/ready")
     assert status == 200
     checks = json.loads(body)["checks"]
-    assert checks == dict.fromkeys(("accepting", "listener", "database", "evaluations"), "ok")
+    assert checks == dict.fromkeys(("accepting", "listener", "database", "evaluations", "triggers"), "ok")
 
 
 def test_other_methods_and_paths(server: Server) -> None:
@@ -415,7 +417,11 @@ def test_alive_but_not_ready_while_it_drains(serve: Callable[..., Server]) -> No
     admin = server.wait_for_log(ADMIN)[1]
     with socket.create_connection((server.host, server.port)) as silent:
         silent.sendall(UPGRADE)
-        assert silent.recv(12) == b"HTTP/1.1 101"
+        connect = b'{"msg":"connect","version":"1","support":["1"]}'
+        silent.sendall(bytes((0x81, 0x80 | len(connect))) + bytes(4) + connect)
+        answer = b""
+        while b'"connected"' not in answer:
+            answer += silent.recv(1000)
         # It does not answer the close frame, which the server waits for.
         server.process.send_signal(signal.SIGTERM)
         server.wait_for_log("SIGTERM: closing 1 sessions")

@@ -20,7 +20,8 @@ EXIT_USAGE = 2
 
 SERVE_DESCRIPTION = """\
 Serve DDP to Meteor clients: every row that PostgreSQL commits reaches the clients whose
-subscriptions it touches.
+subscriptions it touches. The Django project's own pages are served on the same port, if the settings name
+a WSGI_APPLICATION, as those that startproject makes do.
 
 Before the first start, install the triggers: manage.py ddp_install_triggers (or pass --install-triggers).
 Clients connect to ws://HOST:PORT/websocket, Meteor clients by DDP.connect("http://HOST:PORT")."""
@@ -28,6 +29,7 @@ Clients connect to ws://HOST:PORT/websocket, Meteor clients by DDP.connect("http
 SERVE_EPILOG = """\
 examples:
   trigger-ddp serve --settings mysite.settings
+  trigger-ddp serve --settings mysite.settings --reload
   trigger-ddp serve --settings mysite.settings --bind 0.0.0.0:8000 --bind unix:/run/ddp.sock --log-format json
 
 SIGINT and SIGTERM end the server within ten seconds: it stops accepting, closes every session with code
@@ -78,6 +80,24 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "other is replaced, and so loads the project anew",
     )
     parser.add_argument(
+        "--wsgi",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="serve the Django project, too: all paths but /websocket, /sockjs/ and /_ddp/; with DEBUG "
+        "also its static files (default: if the settings name a WSGI_APPLICATION)",
+    )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: start again whenever a file of the project has changed",
+    )
+    parser.add_argument(
+        "--access-log",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a line in the log for each HTTP request (default: with --reload, and from -v 2 on)",
+    )
+    parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
@@ -99,20 +119,29 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         options: those of `add_serve_arguments`.
         set_up: loads the project; what serves by several processes calls it in each of them only.
     """
-    from trigger_ddp.server import debug_port, logs, supervisor
+    from trigger_ddp.server import debug_port, logs, reload, supervisor
     from trigger_ddp.server.worker import Worker
 
+    access_log = options.access_log
+    if access_log is None:
+        access_log = options.reload or options.verbosity >= 2
     worker = Worker.from_environment()
-    logs.configure(options.verbosity, options.log_format, worker.number if worker else None)
+    number = worker.number if worker else None
+    logs.configure(options.verbosity, options.log_format, number, access_log=access_log)
     binds = options.bind or [DEFAULT_BIND]
     admin_binds = options.admin_bind or []
     try:
+        if options.reload and options.workers > 1:
+            raise ConfigurationError("--reload is for development, with one process: leave out --workers")
+        if options.reload and not reload.is_child():
+            return reload.restart_on_changes(EXIT_USAGE)
         console = debug_port.parse(options.debug_port) if options.debug_port is not None else None
         if worker is None and options.workers > 1:
             tls = options.certfile is not None
             return supervisor.supervise(
                 supervisor.Options(options.workers, binds, admin_binds, console, tls=tls)
             )
+        changes = reload.Changes() if options.reload else None
         set_up()
         from trigger_ddp.server import run
 
@@ -120,6 +149,7 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
             run.Options(
                 binds,
                 install_triggers=options.install_triggers,
+                wsgi=options.wsgi,
                 certfile=options.certfile,
                 keyfile=options.keyfile,
                 ca_certs=options.ca_certs,
@@ -128,6 +158,8 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
                 worker=worker,
             )
         )
+        if changes is not None and changes.noticed:
+            return reload.EXIT_CHANGED
     except ConfigurationError as error:
         return fail(str(error))
     return 0

@@ -35,11 +35,28 @@ class Settings:
     allow_stale: bool = _setting(
         False, "serve queries on tables without a current trigger, although they will not be live"
     )
+    trigger_check_seconds: float = _setting(
+        10.0,
+        "seconds between two looks whether the tables in use still have their triggers, which nothing tells; "
+        "0 looks only when a table comes into use",
+        least=0,
+    )
     threads: int = _setting(
         8, "threads for publications and methods, each with a database connection of its own", least=1
     )
     evaluation_threads: int = _setting(
         4, "threads that ask the database for live queries, each with a connection of its own", least=1
+    )
+    wsgi_threads: int = _setting(
+        8, "threads for requests to the Django project, each with database connections of its own", least=1
+    )
+    wsgi_max_waiting: int = _setting(
+        1000, "requests that may wait for one of these threads; further ones are answered 503", least=0
+    )
+    wsgi_max_body_bytes: int = _setting(
+        100 * 1024 * 1024,
+        "size of the largest body of a request to the Django project, in bytes; 0: there is no limit",
+        least=0,
     )
     forwarded_count: int = _setting(
         0,

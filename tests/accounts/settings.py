@@ -40,7 +40,7 @@ DATABASES = {
         "NAME": os.environ.get("TDDP_TEST_DB", "not_set_by_the_tests"),
         "HOST": os.environ.get("TDDP_TEST_HOST", "/nonexistent"),
         "PORT": os.environ.get("TDDP_TEST_PORT", "1"),
-        "USER": "postgres",
+        "USER": os.environ.get("TDDP_TEST_USER", "postgres"),
         "CONN_MAX_AGE": None,
     },
 }

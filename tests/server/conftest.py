@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +25,14 @@ def own_cluster(cluster: postgres.Cluster) -> Iterator[postgres.Cluster]:
     own = postgres.Cluster(cluster.major, cluster.bindir)
     yield own
     own.remove()
+
+
+@pytest.fixture
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's side, of a certificate made for these tests."""
+    certificate = Path(__file__).with_name("localhost.pem")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(certificate)
+    return server, client

@@ -9,21 +9,20 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.test_identity import Source
+from tests.server.test_identity import Source, Triggers
 from tests.zoo.models import Keeper
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.errors import TriggersMissing
-from trigger_ddp.server import leases
 from trigger_ddp.server.leases import Lease, Leases
 
 TABLE = Keeper._meta.db_table
 
 
 class Evaluators:
-    """Has a trigger, or not; finds those rows gone that it is told to."""
+    """Finds those rows gone that it is told to."""
 
     def __init__(self) -> None:
-        self.trigger = True
+        self.triggers = Triggers([TABLE])
         self.gone: list[Lease] = []
         self.asked: list[list[Lease]] = []
         self.answer = trio.Event()
@@ -31,8 +30,6 @@ class Evaluators:
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         await trio.lowlevel.checkpoint()
-        if function is leases._has_trigger:
-            return self.trigger
         self.asked.append(arguments[0])
         await self.answer.wait()
         return [lease for lease in arguments[0] if lease in self.gone]
@@ -45,13 +42,13 @@ async def at_once(attempt: Callable[[], Awaitable[Any]]) -> Any:
 def run(test: Callable[[Leases, Evaluators, trio.Nursery], Awaitable[None]]) -> None:
     async def main() -> None:
         source, evaluators = Source(), Evaluators()
-        held = Leases(source, evaluators, at_once, "default")  # type: ignore[arg-type]
+        held = Leases(source, evaluators, at_once, evaluators.triggers)  # type: ignore[arg-type]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(held.run)
             await test(held, evaluators, nursery)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        assert source.listening == []
+        assert source.listening == evaluators.triggers.used == []
         assert held._leases == {}
 
     trio.run(main)
@@ -112,24 +109,9 @@ def test_one_let_go_while_it_is_looked_up_hears_nothing() -> None:
 
 def test_a_table_without_trigger_is_not_listened_to() -> None:
     async def test(held: Leases, evaluators: Evaluators, nursery: trio.Nursery) -> None:
-        evaluators.trigger = False
+        evaluators.triggers.current.clear()
         with pytest.raises(TriggersMissing):
             await held.hold(Lease(Keeper(pk=1), lambda: None))
-
-    run(test)
-
-
-def test_triggers_are_looked_for_again_after_a_gap() -> None:
-    async def test(held: Leases, evaluators: Evaluators, nursery: trio.Nursery) -> None:
-        lease = Lease(Keeper(pk=1), lambda: None)
-        await held.hold(lease)
-        evaluators.trigger = False
-        await held.hold(another := Lease(Keeper(pk=2), lambda: None))
-        held.receive(Gap(None, "reconnected"))
-        with pytest.raises(TriggersMissing):
-            await held.hold(Lease(Keeper(pk=3), lambda: None))
-        for one in (lease, another):
-            held.let_go(one, nursery)
 
     run(test)
 

@@ -9,7 +9,6 @@ import logging
 import re
 import ssl
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
@@ -28,7 +27,7 @@ from tests.server.network import (
     serving,
     upgrade,
 )
-from trigger_ddp.server import http
+from trigger_ddp.server import http, http1
 from trigger_ddp.server.exchange import Request, Response
 
 
@@ -322,10 +321,10 @@ async def test_a_body_is_asked_for_when_the_client_waits_to_be() -> None:
 @pytest.mark.parametrize(
     ("sent", "seconds", "status"),
     [
-        (b"", http.HEAD_SECONDS, None),
-        (b"GET / HT", http.HEAD_SECONDS, 408),
+        (b"", http1.HEAD_SECONDS, None),
+        (b"GET / HT", http1.HEAD_SECONDS, 408),
         (request("GET /page"), http.KEEP_ALIVE_SECONDS, None),
-        (request("GET /page") + b"GET / HT", http.HEAD_SECONDS, 408),
+        (request("GET /page") + b"GET / HT", http1.HEAD_SECONDS, 408),
         (request("POST /echo", "Content-Length: 100") + b"x", http.BODY_SECONDS, 408),
     ],
 )
@@ -359,7 +358,7 @@ async def test_a_later_request_has_no_more_time_than_the_first() -> None:
         await trio.sleep(http.KEEP_ALIVE_SECONDS / 2)
         begun = trio.current_time()
         assert (await ask(client, b"GET / HT"))[0] == 408
-        assert trio.current_time() - begun == pytest.approx(http.HEAD_SECONDS, abs=0.5)
+        assert trio.current_time() - begun == pytest.approx(http1.HEAD_SECONDS, abs=0.5)
         assert await client.rest() == b""
         await theirs.aclose()
 
@@ -381,7 +380,7 @@ async def test_dripping_a_request_does_not_buy_time() -> None:
             dripping.start_soon(drip)
             assert (await answer(WireClient(theirs)))[0] == 408
             dripping.cancel_scope.cancel()
-        assert http.HEAD_SECONDS <= trio.current_time() - begun < http.HEAD_SECONDS + 2
+        assert http1.HEAD_SECONDS <= trio.current_time() - begun < http.HEAD_SECONDS + 2
         await theirs.aclose()
 
 
@@ -390,7 +389,7 @@ async def test_a_client_that_does_not_read_its_response_is_let_go() -> None:
     async with serving(handler=demo) as served:
         client = WireClient(await served.connect())
         await client.send(request("GET /large"))
-        await trio.sleep(http.SEND_SECONDS - 1)
+        await trio.sleep(http1.SEND_SECONDS - 1)
         assert len(served.nursery.child_tasks) == 2
         await trio.sleep(3)
         assert len(served.nursery.child_tasks) == 1
@@ -398,17 +397,6 @@ async def test_a_client_that_does_not_read_its_response_is_let_go() -> None:
 
 
 # TLS in front
-
-
-@pytest.fixture
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's side, of a certificate made for these tests."""
-    certificate = Path(__file__).with_name("localhost.pem")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.load_verify_locations(certificate)
-    return server, client
 
 
 @in_trio
@@ -524,4 +512,4 @@ async def test_what_is_served_is_logged_with_the_client(caplog: pytest.LogCaptur
         await ask(client, request("GET /page?a"))
         await client.stream.aclose()
         await served.until_idle()
-    assert f"127.0.0.1:{port} GET /page?a: 200" in caplog.text
+    assert f'127.0.0.1:{port} "GET /page?a" 200 13 ' in caplog.text

@@ -35,13 +35,22 @@ class Source:
             self.listening.remove(table.name)
 
 
-class Evaluators:
+class Triggers:
     """Finds triggers on what it is told to find them on."""
 
-    current: set[str]
+    def __init__(self, current: Iterable[str]) -> None:
+        self.current = set(current)
+        self.used: list[str] = []
 
-    async def run(self, function: Callable[..., Any], tables: list[Table], alias: str) -> set[str]:
-        return self.current
+    def use(self, tables: Iterable[Table]) -> None:
+        self.used += [table.name for table in tables]
+
+    def unuse(self, tables: Iterable[Table]) -> None:
+        for table in tables:
+            self.used.remove(table.name)
+
+    async def check(self, tables: Iterable[Table]) -> dict[str, str]:
+        return {table.name: "none" for table in tables if table.name not in self.current}
 
 
 @pytest.fixture
@@ -53,11 +62,10 @@ def animals_are_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(test: Callable[[Users, Source, trio.Nursery], Awaitable[None]], current: Iterable[str] = ()) -> None:
     async def main() -> None:
-        source, evaluators = Source(), Evaluators()
-        evaluators.current = set(current)
+        source, triggers = Source(), Triggers(current)
         async with trio.open_nursery() as nursery:
-            await test(Users(source, evaluators, "default"), source, nursery)  # type: ignore[arg-type]
-        assert source.listening == []
+            await test(Users(source, triggers), source, nursery)  # type: ignore[arg-type]
+        assert source.listening == triggers.used == []
 
     trio.run(main)
 

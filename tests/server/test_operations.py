@@ -40,7 +40,8 @@ class Service:
     def __init__(self) -> None:
         self.evaluators = Evaluators()
         self.evaluated_at = -math.inf
-        self.settings = SimpleNamespace(database="default")
+        self.settings = SimpleNamespace(database="default", allow_stale=False)
+        self.stale_tables: dict[str, str] = {}
         self.source = SimpleNamespace(connected=True)
         self.draining = False
         self.waiting = 0.0
@@ -110,6 +111,17 @@ def test_a_database_that_fails_or_is_silent() -> None:
         assert service.evaluators.asked == 2
         service.evaluators.behaviour = trio.lowlevel.checkpoint
         await trio.sleep(ANSWER_SECONDS + 0.1)
+        assert await ready() == {}
+
+    run(test)
+
+
+def test_triggers_that_are_gone() -> None:
+    async def test(service: Service) -> None:
+        ready = ask(service)
+        service.stale_tables = {"a_secret_name": "a_secret_name has no triggers"}
+        assert await ready() == {"triggers": "1 tables in use have no current trigger, as the log says"}
+        service.settings.allow_stale = True
         assert await ready() == {}
 
     run(test)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from django.core.management import call_command
 from django.db.utils import OperationalError
 
 from trigger_ddp.api import API
@@ -247,6 +248,23 @@ def test_a_gap_of_everything_looks_at_everything_again(triggers):
             await trio.testing.wait_all_tasks_blocked(0.01)
             source.deliver([Fence("1")])
         assert len(query.documents) == 2
+
+    run(test)
+
+
+def test_after_a_gap_of_everything_nobody_is_let_in_before_triggers_were_looked_for(triggers):
+    """The database may be another one: restored, or failed over to."""
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        await service.loaded(await hold(service))
+        await service.workers.run(lambda: call_command("ddp_install_triggers", uninstall=True, verbosity=0))
+        await hold(service)  # what was seen ten seconds ago is good enough, else
+        assert service.stale_tables == {}
+        source.deliver([Gap(None, "reconnected")])
+        with pytest.raises(TriggersMissing):
+            await hold(service)
+        assert service.stale_tables == {"bookstore_author": "bookstore_author has no triggers"}
 
     run(test)
 

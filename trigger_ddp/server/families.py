@@ -22,6 +22,7 @@ LARGEST = frozenset(
         "trigger_ddp_notification_queue_usage",
         "trigger_ddp_oldest_change_seconds",
         "trigger_ddp_outbox_max_bytes",
+        "trigger_ddp_stale_tables",
     }
 )
 

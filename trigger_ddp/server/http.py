@@ -1,7 +1,7 @@
 """The first bytes of a connection decide what it becomes: a WebSocket, or plain HTTP requests.
 
-HTTP is read by h11 under limits: a client that is slow with its request, or sends too much of it, is
-answered and let go. One connection's trouble never leaves `serve_stream()`.
+HTTP is read under limits: a client that is slow with its request, or sends too much of it, is answered and
+let go. One connection's trouble never leaves `serve_stream()`.
 """
 
 from __future__ import annotations
@@ -12,40 +12,33 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from http import HTTPStatus
 
 import h11
 import trio
 
 from trigger_ddp.protocol.frames import Wire
-from trigger_ddp.server import forwarded, operations, sockets, sockjs, websocket
+from trigger_ddp.server import access, forwarded, operations, sockets, sockjs, websocket
+from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
+from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
+from trigger_ddp.server.wsgi import Gateway
 
 __all__ = ["Application", "Connection", "Handler", "Limits", "Request", "Response", "serve_stream"]
 
 logger = logging.getLogger(__name__)
 
-#: Largest request head: request line and headers.
-MAX_HEAD_BYTES = 32 * 1024
-#: Largest request body.
+#: Largest body of a request that is not the Django project's.
 MAX_BODY_BYTES = 1024 * 1024
-#: Seconds a client has for its whole request head, from its first byte (or from connecting) on.
-HEAD_SECONDS = 10.0
-#: Seconds a client has for its whole request body.
+#: Seconds a client has for the whole body of such a request.
 BODY_SECONDS = 30.0
 #: Seconds a connection may stay open between two requests.
 KEEP_ALIVE_SECONDS = 75.0
-#: Seconds a client may take for each `_SLICE` of a response.
-SEND_SECONDS = 30.0
-
 _FAILED = "answering %s %s of %s failed"
-_SLICE = 65536
-_READ_SIZE = 16384
 _RAW_PATHS = frozenset({"/websocket", "/websocket/", "/sockjs/websocket", "/sockjs/websocket/"})
 
 
@@ -65,6 +58,9 @@ class Application:
         metrics: where connections and refusals are counted.
         siblings: the other workers, which have a share of the SockJS sessions; None: there are none.
         head_at_once: send the head of a streaming response before there is a body.
+        web: the Django project, which is asked what is not the server's own, instead of ``handler``.
+        answering: counts the requests that are being answered.
+        log_access: count each request and write a line to the access log; else another worker does.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -77,6 +73,9 @@ class Application:
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
     siblings: Siblings | None = None
     head_at_once: bool = False
+    web: Gateway | None = None
+    answering: Answering = dataclasses.field(default_factory=Answering)
+    log_access: bool = True
 
 
 async def serve_stream(
@@ -114,14 +113,6 @@ class _Upgrade:
     early: bytes
 
 
-class _Refused(Exception):
-    """The request ends here, with this answer; the connection is closed after it."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
-
-
 class _Conversation:
     """The HTTP requests of one connection, one after the other, until one becomes a WebSocket."""
 
@@ -131,63 +122,73 @@ class _Conversation:
         self._transports = (
             Transports(app.sessions, app.sockjs, app.siblings) if app.sessions is not None else None
         )
-        self._gone = False  # whether the client went away while it was sent a response
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._address, self._port = peer
         self.client = Request("", "", client_address=self._address, client_port=self._port).client
+        self._http = HTTPStream(stream, self.client)
 
     async def run(self) -> None:
         patience = HEAD_SECONDS
         while True:
+            log = access.Entry(self.client)
             try:
-                request = await self._read(patience)
-                if request is None:
-                    return
-                outcome = await self._answer(request)
-            except _Refused as refused:
-                self._count(refused.response.status)
-                await self._send(refused.response, close=True)
-                outcome = refused.response
-            if isinstance(outcome, _Upgrade):
+                upgrade = await self._one(patience, log)
+            finally:
+                if self._app.log_access:
+                    self._count_response(log.upgraded)
+                    log.write(self._http.status, self._http.body_bytes)
+            if upgrade is not None:
                 await websocket.serve(
                     self._stream,
-                    outcome.request,
-                    key=outcome.key,
-                    early=outcome.early,
-                    wire=outcome.wire,
-                    on_connection=outcome.on_connection,
+                    upgrade.request,
+                    key=upgrade.key,
+                    early=upgrade.early,
+                    wire=upgrade.wire,
+                    on_connection=upgrade.on_connection,
                     limits=self._app.limits,
                     metrics=self._app.metrics,
                 )
                 return
-            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            if not self._http.next_cycle():
                 await sockets.close_gently(self._stream)
                 return
-            self._http.start_next_cycle()
             patience = KEEP_ALIVE_SECONDS
 
+    async def _one(self, patience: float, log: access.Entry) -> _Upgrade | None:
+        """Answer the next request, unless it is to become a WebSocket."""
+        try:
+            head = await self._http.head(patience)
+            if head is None:
+                return None
+            request = self._request(head)
+            log.begin(request)
+            with self._app.answering.one():
+                if self._app.web is not None and not self._is_own(request):
+                    await self._app.web.respond(self._http, request)
+                    return None
+                outcome = await self._answer(await self._with_body(request))
+            if isinstance(outcome, _Upgrade):
+                log.upgraded = True
+                return outcome
+        except Refused as refused:
+            self._count(refused.response.status)
+            if not self._http.status:
+                await self._http.respond(refused.response, close=True)
+        return None
+
+    def _count_response(self, upgraded: bool) -> None:
+        status = 101 if upgraded else self._http.status
+        if status:
+            self._app.metrics.responses[f"{status // 100}xx"] += 1
+
     def _count(self, status: int) -> None:
+        if status >= 500:
+            return  # that is not the client's fault
         reason = {408: "request_timeout", 413: "request_too_large", 431: "request_too_large"}
         self._app.metrics.refusals[reason.get(status, "bad_request")] += 1
 
     # Reading
 
-    async def _read(self, patience: float) -> Request | None:
-        """The next request with its body, or None if the client has no more."""
-        begun = bool(self._http.trailing_data[0])
-        with trio.move_on_after(HEAD_SECONDS if begun else patience) as waiting:
-            while (head := self._next_event()) is h11.NEED_DATA:
-                data = await self._stream.receive_some(_READ_SIZE)
-                if data and not begun:
-                    begun = True
-                    waiting.deadline = min(waiting.deadline, trio.current_time() + HEAD_SECONDS)
-                self._http.receive_data(bytes(data))
-        if waiting.cancelled_caught:
-            if begun:
-                raise _Refused(Response.text(408, "408 Request Timeout\n"))
-            return None
-        if not isinstance(head, h11.Request):  # ConnectionClosed
-            return None
+    def _request(self, head: h11.Request) -> Request:
         request = Request(
             method=head.method.decode("ascii"),
             target=_origin_form(head.target.decode("ascii")),
@@ -195,13 +196,23 @@ class _Conversation:
             client_address=self._address,
             client_port=self._port,
         )
-        if self._app.forwarded_count:
-            request = self._forwarded(request)
+        return self._forwarded(request) if self._app.forwarded_count else request
+
+    async def _with_body(self, request: Request) -> Request:
         with trio.move_on_after(BODY_SECONDS) as waiting:
-            body = await self._read_body(self._most_body_bytes(request))
+            body = await self._http.body(self._most_body_bytes(request))
         if waiting.cancelled_caught:
-            raise _Refused(Response.text(408, "408 Request Timeout\n"))
+            raise refusal(408)
         return dataclasses.replace(request, body=body) if body else request
+
+    def _is_own(self, request: Request) -> bool:
+        """Whether a request is for the server itself, not for the Django project."""
+        return (
+            _is_sockjs(request.raw_path)
+            or request.raw_path in _RAW_PATHS
+            or _is_reserved(request.path)
+            or _is_about_server(request)
+        )
 
     def _most_body_bytes(self, request: Request) -> int:
         for_sockjs = self._transports.most_body_bytes(request.raw_path) if self._transports else 0
@@ -212,32 +223,6 @@ class _Conversation:
         port = self._port if address == self._address else None
         return dataclasses.replace(request, client_address=address, client_port=port)
 
-    async def _read_body(self, most: int) -> bytes:
-        body = bytearray()
-        while True:
-            event = self._next_event()
-            if event is h11.NEED_DATA:
-                if self._http.they_are_waiting_for_100_continue:
-                    await self._send_event(h11.InformationalResponse(status_code=100, headers=[]))
-                self._http.receive_data(bytes(await self._stream.receive_some(_READ_SIZE)))
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > most:
-                    raise _Refused(Response.text(413, "413 Content Too Large\n"))
-            else:  # EndOfMessage
-                return bytes(body)
-
-    def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        try:
-            return self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            if self._http.trailing_data[0][:1] == b"\x16":
-                logger.debug("%s speaks TLS, which this port does not", self.client)
-            else:
-                logger.debug("%s sent no HTTP: %s", self.client, error)
-            status = HTTPStatus(error.error_status_hint)
-            raise _Refused(Response.text(status, f"{status} {status.phrase}\n")) from error
-
     # Answering
 
     async def _answer(self, request: Request) -> Response | StreamingResponse | _Upgrade:
@@ -245,24 +230,21 @@ class _Conversation:
         ddp = self._app.on_connection
         wire = _wire_of(request.raw_path)
         outcome: Response | StreamingResponse | _Upgrade
-        if request.raw_path.startswith(operations.PREFIX):
+        if _is_reserved(request.path):
             outcome = await self._ask(self._app.operations, request)
         elif ddp is None:
             outcome = not_found()
         elif wire is not None:
             outcome = self._upgrade(request, wire, ddp)
-        elif request.raw_path == sockjs.PREFIX or request.raw_path.startswith(f"{sockjs.PREFIX}/"):
+        elif _is_sockjs(request.raw_path):
             outcome = await self._ask_sockjs(request)
-        elif request.method == "OPTIONS" and request.target == "*":
+        elif _is_about_server(request):
             outcome = Response(204, (("Allow", "GET, HEAD, OPTIONS"),))
         else:
             outcome = await self._ask(self._app.handler, request)
-        if isinstance(outcome, _Upgrade):
-            return outcome
-        logger.debug("%s %s %s: %d", request.client, request.method, request.target, outcome.status)
         if isinstance(outcome, Response):
-            await self._send(outcome, without_body=request.method == "HEAD")
-        else:
+            await self._http.respond(outcome, without_body=request.method == "HEAD")
+        elif isinstance(outcome, StreamingResponse):
             await self._stream_response(request, outcome)
         return outcome
 
@@ -299,32 +281,18 @@ class _Conversation:
         key = headers.get("sec-websocket-key", "")
         if not _is_key(key):
             return Response.text(400, '"Sec-WebSocket-Key" must be 16 bytes in base64.\n')
-        if request.body or self._http.their_http_version != b"1.1" or self._next_event() is not h11.PAUSED:
+        if request.body or self._http.version != b"1.1" or not self._http.is_handshake():
             return Response.text(400, "A WebSocket is opened by an HTTP/1.1 request without a body.\n")
-        return _Upgrade(request, wire, on_connection, key.encode(), self._http.trailing_data[0])
+        return _Upgrade(request, wire, on_connection, key.encode(), self._http.unread)
 
     # Sending
-
-    async def _send(self, response: Response, *, without_body: bool = False, close: bool = False) -> None:
-        headers = [*response.headers, ("Date", formatdate(usegmt=True))]
-        if response.status >= 200 and response.status not in (204, 304):
-            headers.append(("Content-Length", str(len(response.body))))
-        else:
-            without_body = True
-        if close:
-            headers.append(("Connection", "close"))
-        await self._send_event(
-            h11.Response(status_code=response.status, headers=headers),
-            *([] if without_body or not response.body else [h11.Data(data=response.body)]),
-            h11.EndOfMessage(),
-        )
 
     async def _stream_response(self, request: Request, response: StreamingResponse) -> None:
         head = h11.Response(
             status_code=response.status, headers=[*response.headers, ("Date", formatdate(usegmt=True))]
         )
         if request.method == "HEAD":
-            await self._send_event(head, h11.EndOfMessage())
+            await self._http.send(head, h11.EndOfMessage())
             return
         waiting: list[h11.Event] = [head]
 
@@ -332,48 +300,36 @@ class _Conversation:
             if data:
                 events = [*waiting, h11.Data(data=data)]
                 waiting.clear()
-                await self._send_event(*events)
+                await self._http.send(*events)
 
         if self._app.head_at_once:
-            await self._send_event(waiting.pop())
-        failed = False
+            await self._http.send(waiting.pop())
+        failed = gone = False
+
+        async def end_with_client() -> None:
+            nonlocal gone
+            try:
+                await self._http.watch()
+            except trio.BrokenResourceError:
+                gone = True
+            if gone or self._http.half_closed:
+                gone = True
+                nursery.cancel_scope.cancel()
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, nursery.cancel_scope)
+            nursery.start_soon(end_with_client)
             try:
                 await response.run(send)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
             except Exception:
-                logger.exception(
-                    "answering %s %s of %s failed", request.method, request.target, request.client
-                )
+                logger.exception(_FAILED, request.method, request.target, request.client)
                 failed = True
             nursery.cancel_scope.cancel()
         if failed and waiting:
-            await self._send(Response.text(500, "500 Internal Server Error\n"))
-        elif not failed and not self._gone:
-            await self._send_event(*waiting, h11.EndOfMessage())
-
-    async def _watch(self, response: trio.CancelScope) -> None:
-        """Cancel a response when its client goes away; what it sends meanwhile is for later."""
-        while len(self._http.trailing_data[0]) < _READ_SIZE:
-            try:
-                data = await self._stream.receive_some(_READ_SIZE)
-            except trio.BrokenResourceError:
-                data = b""
-            self._http.receive_data(bytes(data))
-            if not data:
-                self._gone = True
-                response.cancel()
-                return
-
-    async def _send_event(self, *events: h11.Event) -> None:
-        data = b"".join(self._http.send(event) or b"" for event in events)
-        for start in range(0, len(data), _SLICE):
-            with trio.move_on_after(SEND_SECONDS) as waiting:
-                await self._stream.send_all(data[start : start + _SLICE])
-            if waiting.cancelled_caught:
-                raise trio.BrokenResourceError("the client does not take in its response")
+            await self._http.respond(Response.text(500, "500 Internal Server Error\n"))
+        elif not failed and not gone:
+            await self._http.send(*waiting, h11.EndOfMessage())
 
 
 def _wire_of(raw_path: str) -> Wire | None:
@@ -381,6 +337,19 @@ def _wire_of(raw_path: str) -> Wire | None:
     if raw_path in _RAW_PATHS:
         return Wire.RAW
     return Wire.SOCKJS if sockjs.is_session(raw_path) else None
+
+
+def _is_sockjs(raw_path: str) -> bool:
+    return raw_path == sockjs.PREFIX or raw_path.startswith(f"{sockjs.PREFIX}/")
+
+
+def _is_reserved(path: str) -> bool:
+    """Of a decoded path: what a proxy would decode must not mean something else behind it."""
+    return f"{path}/".startswith(operations.PREFIX)
+
+
+def _is_about_server(request: Request) -> bool:
+    return request.method == "OPTIONS" and request.target == "*"
 
 
 def _origin_form(target: str) -> str:

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 import trio
-from django.db import connections, models
+from django.db import models
 
 from trigger_ddp.api.ids import id_part
-from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.errors import TriggersMissing
 from trigger_ddp.server.source import ChangeSource
+from trigger_ddp.server.triggers import Triggers
 from trigger_ddp.server.workers import Workers
 
 logger = logging.getLogger("trigger_ddp.users")
@@ -62,7 +62,7 @@ class Leases:
         source: where changes come from.
         evaluators: threads for asking the database.
         patiently: makes an attempt again for as long as the database is away.
-        alias: the database.
+        triggers: what is known of tables' triggers.
     """
 
     def __init__(
@@ -70,14 +70,13 @@ class Leases:
         source: ChangeSource,
         evaluators: Workers,
         patiently: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
-        alias: str,
+        triggers: Triggers,
     ) -> None:
         self._source = source
         self._evaluators = evaluators
         self._patiently = patiently
-        self._alias = alias
+        self._triggers = triggers
         self._leases: dict[str, dict[str, dict[Lease, None]]] = {}  # by table, then by key
-        self._with_trigger: set[str] = set()
         self._doubted: dict[Lease, None] = {}
         self._doubt = trio.Event()
 
@@ -90,9 +89,11 @@ class Leases:
             TriggersMissing: its table has no current trigger, so that nobody would hear.
         """
         await self._source.subscribe([lease.table])
+        self._triggers.use([lease.table])
         try:
             await self._patiently(partial(self._check_trigger, lease.table))
         except BaseException:
+            self._triggers.unuse([lease.table])
             with trio.CancelScope(shield=True):
                 await self._source.unsubscribe([lease.table])
             raise
@@ -107,7 +108,7 @@ class Leases:
             del keys[lease.key]
         if not keys:
             del self._leases[lease.table.name]
-            self._with_trigger.discard(lease.table.name)
+        self._triggers.unuse([lease.table])
         nursery.start_soon(self._source.unsubscribe, [lease.table])
 
     def arm(self, lease: Lease) -> None:
@@ -120,8 +121,6 @@ class Leases:
         if not self._leases:
             return
         if isinstance(event, Gap):
-            if event.table is None:
-                self._with_trigger.clear()  # a restored or failed-over database may have other triggers
             for table, keys in self._leases.items():
                 if event.table in (None, table):
                     for leases in keys.values():
@@ -153,14 +152,8 @@ class Leases:
                     lease.on_gone()
 
     async def _check_trigger(self, table: Table) -> None:
-        if table.name not in self._with_trigger:
-            if not await self._evaluators.run(_has_trigger, table, self._alias):
-                raise TriggersMissing([table.name])
-            self._with_trigger.add(table.name)
-
-
-def _has_trigger(table: Table, alias: str) -> bool:
-    return status(connections[alias], [table]).is_current(table)
+        if stale := await self._triggers.check([table]):
+            raise TriggersMissing(list(stale))
 
 
 def _gone(leases: list[Lease]) -> list[Lease]:

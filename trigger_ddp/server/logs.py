@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from trigger_ddp.server import access
 from trigger_ddp.server.logcontext import NAMES, ContextFilter
 
 LogFormat = Literal["text", "json"]
@@ -52,7 +53,9 @@ def _word(value: object) -> str:
     return text if text.isprintable() and not set(text) & set(' "[]=') else ascii(text)
 
 
-def configure(verbosity: int, log_format: LogFormat, worker: int | None = None) -> None:
+def configure(
+    verbosity: int, log_format: LogFormat, worker: int | None = None, *, access_log: bool = False
+) -> None:
     """Send the log to standard error.
 
     Loggers that the project's LOGGING setting configures keep their levels.
@@ -62,6 +65,7 @@ def configure(verbosity: int, log_format: LogFormat, worker: int | None = None) 
             of trigger_ddp, 3 everything of everyone.
         log_format: ``text`` or ``json``.
         worker: the number of this process, if it is one of several.
+        access_log: a line for each HTTP request.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -76,3 +80,4 @@ def configure(verbosity: int, log_format: LogFormat, worker: int | None = None) 
     ours = logging.getLogger("trigger_ddp")
     ours.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
     ours.propagate = True
+    access.logger.setLevel(logging.INFO if access_log else logging.WARNING)

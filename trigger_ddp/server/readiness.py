@@ -31,11 +31,17 @@ def checks_of(service: Service) -> list[tuple[str, Check]]:
         waiting = min(service.lag(), trio.current_time() - service.evaluated_at)
         return None if waiting < EVALUATION_SECONDS else f"nothing was evaluated for {waiting:.0f} s"
 
+    async def triggers() -> str | None:
+        # Where stale tables are accepted, that is no reason to send clients elsewhere.
+        stale = 0 if service.settings.allow_stale else len(service.stale_tables)
+        return f"{stale} tables in use have no current trigger, as the log says" if stale else None
+
     return [
         ("accepting", accepting),
         ("listener", listener),
         ("database", DatabaseCheck(service)),
         ("evaluations", evaluations),
+        ("triggers", triggers),
     ]
 
 

@@ -11,17 +11,14 @@ import dataclasses
 import inspect
 import logging
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from django.db import connections
 
 from trigger_ddp.alea import meteor_random_id
 from trigger_ddp.api import API, this
-from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
 from trigger_ddp.conf import Settings
@@ -42,6 +39,7 @@ from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.metrics import Metrics, kind_of
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
+from trigger_ddp.server.triggers import Triggers
 from trigger_ddp.server.users import Users, Watch
 from trigger_ddp.server.workers import Workers
 
@@ -101,13 +99,15 @@ class Service:
         self.evaluated_at = -math.inf
         self.workers = workers
         self.evaluators = evaluators
+        self.pools = {"application": workers, "evaluation": evaluators}  # all threads, for who looks on
         self.settings = settings
         self.siblings = siblings
         self.new_session_id = meteor_random_id if siblings is None else siblings.new_id
         self.engine = Engine(settings.requery_interval)
         self.fanout = Fanout()
-        self.users = Users(source, evaluators, settings.database)
-        self.leases = Leases(source, evaluators, self.patiently, settings.database)
+        self.triggers = Triggers(evaluators, settings.database, lambda gap: self._deliver([gap]))
+        self.users = Users(source, self.triggers)
+        self.leases = Leases(source, evaluators, self.patiently, self.triggers)
         self.connections: dict[Session, Connection] = {}
         self.passed_on: set[Connection] = set()  # whose sessions are in other workers
         self.conversations: dict[str, Conversation] = {}  # by session id; those whose client is away too
@@ -116,8 +116,7 @@ class Service:
         # What serves all must not begin in the context of the client that happened to need it first.
         self._context = contextvars.copy_context()
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
-        self._uses: Counter[str] = Counter()  # table name to the number of live query holds that read it
-        self._trigger_checked: set[str] = set()
+        self._warned_of: set[str] = set()  # tables that DDP_ALLOW_STALE lets be read
         self._fences: dict[str, list[_Fenced]] = {}  # by token
         self._behind_barriers: list[_Fenced] = []
         self._dirty: dict[Session, None] = {}
@@ -140,6 +139,7 @@ class Service:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
             self._nursery.start_soon(self.leases.run)
+            self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
                 self._nursery.start_soon(self._call_every, seconds, function)
@@ -178,7 +178,7 @@ class Service:
                     self._behind_barriers.append(fenced)
                 continue
             if isinstance(event, Gap) and event.table is None:
-                self._trigger_checked.clear()  # a restored or failed-over database may have other triggers
+                self.triggers.doubt()  # a restored or failed-over database may have others
                 forget_columns()  # … and other columns
             self.metrics.change(event)
             self.engine.receive(event, now)
@@ -290,7 +290,7 @@ class Service:
         """
         tables = _tables(compiled.shape)
         await self.source.subscribe(tables)
-        self._uses.update(compiled.shape.tables.keys())
+        self.triggers.use(tables)
         try:
             await self._check_triggers(tables)
         except BaseException:
@@ -328,22 +328,20 @@ class Service:
 
     def _unuse(self, compiled: CompiledShape) -> None:
         self._start_shared(self.source.unsubscribe, _tables(compiled))
-        self._uses.subtract(compiled.tables.keys())
-        for name in compiled.tables:
-            if not self._uses[name]:
-                del self._uses[name]
-                self._trigger_checked.discard(name)
+        self.triggers.unuse(_tables(compiled))
 
     async def _check_triggers(self, tables: list[Table]) -> None:
-        unknown = [table for table in tables if table.name not in self._trigger_checked]
-        if not unknown:
-            return
-        stale = await self.evaluators.run(_without_current_trigger, unknown, self.settings.database)
+        stale = await self.triggers.check(tables)
         if stale and not self.settings.allow_stale:
-            raise TriggersMissing(stale)
-        if stale:
-            logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(stale))
-        self._trigger_checked.update(table.name for table in unknown)
+            raise TriggersMissing(list(stale))
+        if new := [name for name in stale if name not in self._warned_of]:
+            self._warned_of.update(new)
+            logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(new))
+
+    @property
+    def stale_tables(self) -> dict[str, str]:
+        """The tables in use whose changes may go unnoticed now, each with a sentence that says why."""
+        return self.triggers.stale()
 
     async def loaded(self, query: LiveQuery) -> None:
         """Wait until ``query`` has its documents.
@@ -477,8 +475,3 @@ class Service:
 
 def _tables(compiled: CompiledShape) -> list[Table]:
     return [dependency.table for dependency in compiled.tables.values()]
-
-
-def _without_current_trigger(tables: list[Table], alias: str) -> list[str]:
-    report = status(connections[alias], tables)
-    return [table.name for table in tables if not report.is_current(table)]

@@ -249,6 +249,15 @@ def peer_of(stream: trio.abc.Stream) -> tuple[str, int | None]:
     return name[0], name[1]
 
 
+def own_address_of(stream: trio.abc.Stream) -> tuple[str, int] | None:
+    """Host and port at our end of a stream; None if it has none, as Unix sockets."""
+    sock = socket_beneath(stream)
+    if sock is None or sock.family == socket.AF_UNIX:
+        return None
+    name = sock.getsockname()
+    return name[0], name[1]
+
+
 async def accept_forever(
     listeners: Sequence[Listener],
     handler: Callable[[trio.SocketStream], Awaitable[object]],

@@ -11,18 +11,16 @@ from typing import Any
 
 import trio
 from django.contrib.auth import get_user_model
-from django.db import connections
 
 from trigger_ddp.api import API, get_object
 from trigger_ddp.api.dependencies import with_parents
 from trigger_ddp.api.ids import id_part
 from trigger_ddp.api.membership import memberships
-from trigger_ddp.capture.install import status
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.errors import MeteorError
 from trigger_ddp.server.source import ChangeSource
-from trigger_ddp.server.workers import Workers
+from trigger_ddp.server.triggers import Triggers
 
 logger = logging.getLogger("trigger_ddp.users")
 
@@ -90,14 +88,12 @@ class Users:
 
     Args:
         source: where changes come from.
-        evaluators: threads for asking the database whether the tables have triggers.
-        alias: the database.
+        triggers: what is known of the tables' triggers.
     """
 
-    def __init__(self, source: ChangeSource, evaluators: Workers, alias: str) -> None:
+    def __init__(self, source: ChangeSource, triggers: Triggers) -> None:
         self._source = source
-        self._evaluators = evaluators
-        self._alias = alias
+        self._triggers = triggers
         self._watches: dict[str | None, dict[Watch, None]] = {}
         self._checked = False
         self._warned: set[str] = set()
@@ -108,6 +104,7 @@ class Users:
         Every change that commits from now on is heard of. Pair with `forget`.
         """
         await self._source.subscribe(self._tables.values())
+        self._triggers.use(self._tables.values())
         watch = Watch(notify)
         self._watches.setdefault(None, {})[watch] = None
         try:
@@ -117,6 +114,7 @@ class Users:
         except BaseException:
             self._checked = False
             self._drop(watch)
+            self._triggers.unuse(self._tables.values())
             with trio.CancelScope(shield=True):
                 await self._source.unsubscribe(self._tables.values())
             raise
@@ -132,6 +130,7 @@ class Users:
     def forget(self, watch: Watch, nursery: trio.Nursery) -> None:
         """End a watch."""
         self._drop(watch)
+        self._triggers.unuse(self._tables.values())
         nursery.start_soon(self._source.unsubscribe, self._tables.values())
         if not self._watches:
             self._checked = False
@@ -170,10 +169,10 @@ class Users:
 
     async def _warn_of_stale_tables(self) -> None:
         tables = list(self._tables.values())
-        current = await self._evaluators.run(_with_current_trigger, tables, self._alias)
+        stale = await self._triggers.check(tables)
         watched = {model._meta.label for model in API.watched_models()}
         for table in tables:
-            if table.name in current or table.name in self._warned:
+            if table.name not in stale or table.name in self._warned:
                 continue
             self._warned.add(table.name)
             command = "ddp_install_triggers"
@@ -193,8 +192,3 @@ def _user_tables() -> Iterator[tuple[Table, int, bool]]:
         table = Table.from_model(through)
         names = [known.name for known in (*table.primary_key, *table.foreign_keys)]
         yield table, names.index(column), True
-
-
-def _with_current_trigger(tables: list[Table], alias: str) -> set[str]:
-    report = status(connections[alias], tables)
-    return {table.name for table in tables if report.is_current(table)}

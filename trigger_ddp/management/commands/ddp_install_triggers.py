@@ -13,6 +13,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 from django.db.models import Model
+from psycopg.errors import InsufficientPrivilege
 
 from trigger_ddp import conf
 from trigger_ddp.api import API
@@ -109,7 +110,7 @@ class Command(BaseCommand):
         self.verbosity: int = options["verbosity"]
         self.connection = connections[alias]
         self.lock_timeout: float = options["lock_timeout"]
-        models = _named(labels) if labels else API.watched_models()
+        models = models_named(labels) if labels else API.watched_models()
         try:
             tables = _tables(models)
             report = install.status(self.connection, tables, level=level)
@@ -176,6 +177,7 @@ class Command(BaseCommand):
     def run_steps(self, report: Report, steps: Sequence[Step]) -> None:
         counts: Counter[str] = Counter()
         failures: list[str] = []
+        refused = False
         if self.verbosity:
             stepped = {step.table for step in steps}
             for status in report.tables:
@@ -189,6 +191,7 @@ class Command(BaseCommand):
                 failures.append(str(error))
             except DatabaseError as error:
                 failures.append(f"{step.table}: {_one_line(error)}")
+                refused = refused or isinstance(error.__cause__, InsufficientPrivilege)
             else:
                 counts[step.done] += 1
                 if self.verbosity:
@@ -207,6 +210,11 @@ class Command(BaseCommand):
             raise CommandError(
                 f"{_tables_counted(len(failures))} left as before:\n"
                 + _indented([*failures, *_refusals(report)])
+                + (
+                    "\n`manage.py ddp_grants --install ROLE` prints the rights that it takes"
+                    if refused
+                    else ""
+                )
             )
 
     def make_migrations(
@@ -248,8 +256,12 @@ def seconds(text: str) -> float:
     return float(found[1]) / (1000 if found[2] == "ms" else 1)
 
 
-def _named(labels: Iterable[str]) -> list[type[Model]]:
-    """The models that labels name."""
+def models_named(labels: Iterable[str]) -> list[type[Model]]:
+    """The models that labels name, as ``app_label`` or ``app_label.Model``.
+
+    Raises:
+        CommandError: there is no such app or model.
+    """
     models: dict[type[Model], None] = {}
     for label in labels:
         app_label, _, name = label.partition(".")

@@ -1,0 +1,3 @@
+"""tests/test_path.py under the serving role."""
+
+from tests.test_path import *  # noqa: F403
