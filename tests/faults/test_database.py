@@ -29,11 +29,12 @@ def test_backends_are_terminated(db: Database, who: str) -> None:
         try:
             for times in (1, 2, 3):
                 writers.go_on()
-                ended = db.psql(
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                    f" WHERE datname = current_database() AND {who}"
-                )
-                assert int(ended) > 0
+                with watch.healing(f"backends terminated where {who}"):
+                    ended = db.psql(
+                        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                        f" WHERE datname = current_database() AND {who}"
+                    )
+                    assert int(ended) > 0
                 writers.go_on()
                 watch.server.wait_for_log(rf"(?s:(?:listening connection is up after.*?){{{times}}})")
         finally:
@@ -76,8 +77,9 @@ def test_postgresql_ends_and_is_back(
         writers = PatientWriters(own_database.connect)
         try:
             writers.go_on()
-            fault(own_database.cluster)
-            writers.go_on()
+            with watch.healing(fault.__name__):
+                fault(own_database.cluster)
+                writers.go_on()
             watch.server.wait_for_log("listening connection is up after")
             writers.go_on()
         finally:
@@ -139,12 +141,13 @@ def test_a_standby_takes_over(own_database: Database) -> None:
                         lambda: "77" in watch.clients[0].documents["bookstore.author"]
                     )
                 writers.go_on()
-                primary.stop(signal.SIGKILL)
-                os.kill(standby_pid, signal.SIGCONT)
-                standby.psql("postgres", "SELECT pg_promote(true, 60)")
-                now = standby
-                point_django_at(standby, own_database.name)
-                writers.go_on()
+                with watch.healing("failover", connect):
+                    primary.stop(signal.SIGKILL)
+                    os.kill(standby_pid, signal.SIGCONT)
+                    standby.psql("postgres", "SELECT pg_promote(true, 60)")
+                    now = standby
+                    point_django_at(standby, own_database.name)
+                    writers.go_on()
                 watch.server.wait_for_log("listening connection is up after", 60)
                 writers.go_on()
             finally:

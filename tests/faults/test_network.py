@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Database
-from tests.faults.watching import PATIENCE, PatientWriters, Watching, fill, watching
+from tests.faults.watching import PATIENCE, PatientWriters, fill, watching
 from tests.proxy import Proxy
 
 #: How long a network may be silent without a word: longer than every limit of ours.
@@ -22,26 +22,14 @@ def proxy(db: Database) -> Iterator[Proxy]:
         yield new
 
 
-def prove_current(db: Database, watch: Watching, title: str) -> None:
-    """A change made now arrives at the client that has all books."""
-    db.psql(
-        "INSERT INTO bookstore_book (id, title, author_id, price, in_stock)"
-        f" VALUES (99, '{title}', 1, 1, true) ON CONFLICT (id) DO UPDATE SET title = EXCLUDED.title"
-    )
-    client = watch.clients[0]
-    client.wait_until(
-        lambda: client.documents["bookstore.book"].get("99", {}).get("title") == title, PATIENCE
-    )
-
-
 def test_connections_are_reset(db: Database, proxy: Proxy) -> None:
     with watching(db, proxy=proxy) as watch:
         writers = PatientWriters(db.connect)
         try:
-            for times in (1, 2, 3):
+            for _ in range(3):
                 writers.go_on()
-                proxy.cut()
-                prove_current(db, watch, f"cut {times}")
+                with watch.healing("connections reset"):
+                    proxy.cut()
         finally:
             writers.stop()
         watch.assert_all_equal()
@@ -52,12 +40,12 @@ def test_nobody_is_there_for_some_time(db: Database, proxy: Proxy) -> None:
         writers = PatientWriters(db.connect)
         try:
             writers.go_on()
-            proxy.refuse()
-            proxy.cut()
-            watch.server.wait_for_log("the listening connection is lost")
-            writers.go_on(200)
-            proxy.accept()
-            prove_current(db, watch, "accepted")
+            with watch.healing("nobody there for a moment"):
+                proxy.refuse()
+                proxy.cut()
+                watch.server.wait_for_log("the listening connection is lost")
+                writers.go_on(200)
+                proxy.accept()
         finally:
             writers.stop()
         watch.assert_all_equal()
@@ -68,8 +56,8 @@ def test_the_network_is_slow(db: Database, proxy: Proxy) -> None:
         proxy.slow(60_000)
         writers = PatientWriters(db.connect)
         try:
-            writers.go_on(200)
-            prove_current(db, watch, "slow")
+            with watch.healing("slow network"):
+                writers.go_on(200)
         finally:
             writers.stop()
         watch.assert_all_equal()
@@ -81,10 +69,10 @@ def test_a_short_stall_is_none_of_our_business(db: Database, proxy: Proxy) -> No
         writers = PatientWriters(db.connect)
         try:
             writers.go_on()
-            proxy.stall()
-            writers.go_on(200)
-            proxy.resume()
-            prove_current(db, watch, "resumed")
+            with watch.healing("short stall"):
+                proxy.stall()
+                writers.go_on(200)
+                proxy.resume()
         finally:
             writers.stop()
         watch.assert_all_equal()
@@ -103,25 +91,25 @@ def test_silence(db: Database, proxy: Proxy) -> None:
         writers = PatientWriters(db.connect)
         try:
             writers.go_on()
-            proxy.stall()
-            other.forget()
             silent = threading.Event()
             end = threading.Timer(SILENCE, silent.set)
             end.start()
-            calls = [client.start_call("rename", "1", "by a method") for client in forgotten.clients]
-            prove_current(db, forgotten, "on new connections")
-            for client, call in zip(forgotten.clients, calls, strict=True):
-                client.wait_until(
-                    lambda client=client, call=call: any(  # type: ignore[misc]
-                        m["msg"] == "updated" and call in m["methods"] for m in client.messages
-                    ),
-                    PATIENCE,
-                )
-            forgotten.server.wait_for_log("answers were lost on the way")
-            assert silent.wait(PATIENCE)
-            watch.server.wait_for_log("PostgreSQL has been silent for 10 s", PATIENCE)
-            proxy.resume()
-            prove_current(db, watch, "resumed")
+            with watch.healing(f"silence of {SILENCE} s"):
+                proxy.stall()
+                with forgotten.healing("connections forgotten"):
+                    other.forget()
+                    calls = [client.start_call("rename", "1", "by a method") for client in forgotten.clients]
+                for client, call in zip(forgotten.clients, calls, strict=True):
+                    client.wait_until(
+                        lambda client=client, call=call: any(  # type: ignore[misc]
+                            m["msg"] == "updated" and call in m["methods"] for m in client.messages
+                        ),
+                        PATIENCE,
+                    )
+                forgotten.server.wait_for_log("answers were lost on the way")
+                assert silent.wait(PATIENCE)
+                watch.server.wait_for_log("PostgreSQL has been silent for 10 s", PATIENCE)
+                proxy.resume()
         finally:
             writers.stop()
         watch.assert_all_equal()

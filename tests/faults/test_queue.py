@@ -32,21 +32,19 @@ def short_queue(own_cluster: postgres.Cluster) -> Iterator[None]:
 
 @pytest.mark.usefixtures("short_queue")
 def test_a_queue_that_fills_is_warned_of_long_before_it_is_full(own_database: Database) -> None:
-    with watching(own_database) as watch:
-        writers = PatientWriters(own_database.connect)
-        try:
-            with own_database.connect() as stuck:
-                stuck.execute("LISTEN others")
-                stuck.execute("BEGIN; SELECT 1")
-                own_database.psql(
-                    "SELECT count(pg_notify('x', lpad(n::text, 7900))) FROM generate_series(1, 110) n"
-                )
-                watch.server.wait_for_log(r"WARNING .*notification queue is 1\d % full: some session listens")
-                assert 0.1 < metrics(watch.server.url)[USAGE] < 0.25
+    with own_database.connect() as stuck:
+        stuck.execute("LISTEN others")
+        stuck.execute("BEGIN; SELECT 1")
+        own_database.psql("SELECT count(pg_notify('x', lpad(n::text, 7900))) FROM generate_series(1, 110) n")
+        with watching(own_database) as watch:  # a server looks at once, and then every 15 seconds
+            watch.server.wait_for_log(r"WARNING .*notification queue is 1\d % full: some session listens")
+            assert 0.1 < metrics(watch.server.url)[USAGE] < 0.25
+            writers = PatientWriters(own_database.connect)
+            try:
                 writers.go_on()
                 watch.clients[0].settle()
                 stuck.execute("COMMIT")
                 writers.go_on()
-        finally:
-            writers.stop()
-        watch.assert_all_equal()
+            finally:
+                writers.stop()
+            watch.assert_all_equal()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,11 +84,13 @@ class Watching:
 
     Args:
         server: the server.
-        url: where clients find it, if not at the server's own.
+        db: what it serves.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, db: Database) -> None:
         self.server = server
+        self.db = db
+        self._marks = 0
         self.clients: list[DDPClient] = []
         try:
             for name, params in SUBSCRIPTIONS:
@@ -107,6 +110,44 @@ class Watching:
     def close(self) -> None:
         for client in self.clients:
             client.close()
+
+    @contextlib.contextmanager
+    def healing(self, fault: str, connect: Callable[[], psycopg.Connection] | None = None) -> Iterator[None]:
+        """A fault happens in the block; a change that is made afterwards arrives.
+
+        How long that took is printed, for docs/faults.md.
+
+        Args:
+            fault: what the documentation calls it.
+            connect: makes a connection to where changes are made then, if not to the database as before.
+        """
+        began = time.monotonic()
+        yield
+        over = time.monotonic()
+        self._marks += 1
+        self._mark(connect or self.db.connect)
+        client = self.clients[0]
+        client.wait_until(
+            lambda: client.documents["bookstore.book"].get("99", {}).get("title") == f"mark {self._marks}",
+            PATIENCE,
+        )
+        now = time.monotonic()
+        print(f"HEALED {fault}: {now - began:.1f} s after it began, {now - over:.1f} s after it was over")
+
+    def _mark(self, connect: Callable[[], psycopg.Connection]) -> None:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with connect() as connection:
+                    connection.execute(
+                        "INSERT INTO bookstore_book (id, title, author_id, in_stock)"
+                        " VALUES (99, %(title)s, 1, true)"
+                        " ON CONFLICT (id) DO UPDATE SET title = EXCLUDED.title",
+                        {"title": f"mark {self._marks}"},
+                    )
+                return
+            except psycopg.OperationalError:  # a backend was killed, and the others have yet to notice
+                assert time.monotonic() < until
 
     def differences(self) -> list[str]:
         """What is wrong, as Django's ORM sees it, with what the clients have."""
@@ -154,7 +195,7 @@ def watching(db: Database, *, proxy: Proxy | None = None, **environ: str) -> Ite
         environ |= {"TDDP_TEST_HOST": proxy.host, "TDDP_TEST_PORT": str(proxy.port)}
     server = start_server(db, "--debug-port", "0", **environ)
     try:
-        watching = Watching(server)
+        watching = Watching(server, db)
         try:
             yield watching
         finally:
