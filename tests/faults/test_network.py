@@ -8,8 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Database
+from tests.ddp import DDPClient
 from tests.faults.watching import PATIENCE, PatientWriters, fill, watching
 from tests.proxy import Proxy
+from tests.serving import Server
+from trigger_ddp.server.stalled import NETWORK_DEFAULTS
 
 #: How long a network may be silent without a word: longer than every limit of ours.
 SILENCE = 31
@@ -20,6 +23,13 @@ def proxy(db: Database) -> Iterator[Proxy]:
     fill(db)
     with Proxy(db.cluster.host, db.cluster.port) as new:
         yield new
+
+
+def test_threads_connections_are_found_dead_by_the_kernel(server: Server) -> None:
+    """A network that drops packets can't be had here; that libpq is told to look after it can."""
+    with DDPClient(server.url) as client:
+        parameters = client.call("connection_parameters")["result"]
+    assert NETWORK_DEFAULTS.items() <= parameters.items()
 
 
 def test_connections_are_reset(db: Database, proxy: Proxy) -> None:
