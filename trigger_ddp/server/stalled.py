@@ -152,7 +152,11 @@ class StalledWatch:
         with self._lock:
             if driver in self._known:  # of a pool
                 return
-        pid, started = driver.execute(_WHO).fetchone()
+        try:
+            pid, started = driver.execute(_WHO).fetchone()
+        except psycopg.errors.InsufficientPrivilege as error:  # somebody has taken it from PUBLIC
+            logger.warning("answers that are lost on the way are not noticed: %s", error)
+            return
         info = driver.info
         if pid != info.backend_pid:
             logger.info("a proxy that pools is in between: answers that it loses are not noticed")
