@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,6 +122,25 @@ def test_an_answer_that_comes_slowly(
         far.slow(6_000_000)
         rows = await workers.run(ask, "SELECT repeat('x', 1000) FROM generate_series(1, 15000)")
         assert len(rows) == 15000
+
+    trio.run(watched, test)
+    assert caplog.text == ""
+
+
+def test_a_thread_that_takes_its_time_with_an_answer(far: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    def read_slowly() -> int:
+        connections["default"].ensure_connection()
+        rows = (
+            connections["default"]
+            .connection.cursor()
+            .stream("SELECT repeat('x', 1000) FROM generate_series(1, 50000)")
+        )
+        next(rows)
+        time.sleep(2)  # nothing else shows it
+        return 1 + sum(1 for _ in rows)
+
+    async def test(workers: Workers) -> None:
+        assert await workers.run(read_slowly) == 50_000
 
     trio.run(watched, test)
     assert caplog.text == ""

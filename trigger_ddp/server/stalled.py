@@ -254,6 +254,9 @@ def _silent_seconds(driver: Any, status: TransactionStatus, *, shut_down: bool =
         with socket.socket(fileno=os.dup(driver.pgconn.socket)) as sock:
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
+            with contextlib.suppress(BlockingIOError):
+                sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                return 0.0  # the answer is there: it is the thread that takes its time
             # With this status it is open, the same connection as before, and `sock` a handle of its socket.
             if driver.pgconn.transaction_status != status:
                 return None
