@@ -22,6 +22,7 @@ from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
 from trigger_ddp.server.metrics import Metrics
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
@@ -59,6 +60,7 @@ class Application:
         head_at_once: send the head of a streaming response before there is a body.
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
         log_access: write a line to the access log for each request.
+        origins: whose pages may connect.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -73,6 +75,7 @@ class Application:
     head_at_once: bool = False
     web: Gateway | None = None
     log_access: bool = True
+    origins: Origins = dataclasses.field(default_factory=Origins)
 
 
 async def serve_stream(
@@ -224,6 +227,9 @@ class _Conversation:
             outcome = await self._ask(self._app.operations, request)
         elif ddp is None:
             outcome = not_found()
+        elif (wire is not None or _is_sockjs(request.raw_path)) and not self._app.origins.admit(request):
+            self._app.metrics.refusals["origin"] += 1
+            outcome = Response.text(403, "Pages of this origin may not connect.\n", ("Vary", "Origin"))
         elif wire is not None:
             outcome = self._upgrade(request, wire, ddp)
         elif _is_sockjs(request.raw_path):

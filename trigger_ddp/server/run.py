@@ -36,6 +36,7 @@ from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.operations import Operations
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.readiness import checks_of
 from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
@@ -292,6 +293,7 @@ async def _main(
                 operations=None if options.admin_binds else operations,
                 metrics=metrics,
                 siblings=others,
+                origins=Origins(conf.allowed_origins),
             )
             # These two go on while the server drains, and end with it.
             if listeners.admin:
