@@ -130,7 +130,9 @@ def through_every_method(
         call(connect(), "verifyEmail", token)
     call(connect(), "resetPassword", secrets.token(f"canary-link-{name}"), secrets.password())
     call(connect(), "verifyEmail", secrets.token(f"canary-verify-{name}"))
-    call(other, "logout")
+    last = connect()
+    call(last, "createUser", {"username": f"{name}-last", "password": secrets.password()})
+    call(last, "logout")
 
 
 @only_django
