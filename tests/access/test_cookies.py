@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -140,13 +143,9 @@ def test_pages_of_other_origins_may_be_refused(people: Database, serve: Callable
 
 
 def test_a_malformed_list_is_no_list_that_serves(db: Database) -> None:
-    import os
-    import subprocess
-    import sys
-
     done = subprocess.run(
-        [sys.executable, "-m", "trigger_ddp", "serve", "--bind", "127.0.0.1:0"], capture_output=True, text=True,
-        env={**os.environ, **db.environ, "DDP_ALLOWED_ORIGINS": '["app.example.org"]'},
+        [sys.executable, "-m", "trigger_ddp", "serve", "--bind", "127.0.0.1:0"], capture_output=True,
+        text=True, env={**os.environ, **db.environ, "DDP_ALLOWED_ORIGINS": '["app.example.org"]'},
     )  # fmt: skip
     assert done.returncode != 0
     assert "DDP_ALLOWED_ORIGINS must not contain 'app.example.org'" in done.stderr
