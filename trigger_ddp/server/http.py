@@ -18,6 +18,7 @@ import trio
 
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import access, forwarded, operations, sockets, sockjs, websocket
+from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
@@ -59,7 +60,8 @@ class Application:
         siblings: the other workers, which have a share of the SockJS sessions; None: there are none.
         head_at_once: send the head of a streaming response before there is a body.
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
-        log_access: write a line to the access log for each request.
+        answering: counts the requests that are being answered.
+        log_access: count each request and write a line to the access log; else another worker does.
         origins: whose pages may connect.
     """
 
@@ -74,6 +76,7 @@ class Application:
     siblings: Siblings | None = None
     head_at_once: bool = False
     web: Gateway | None = None
+    answering: Answering = dataclasses.field(default_factory=Answering)
     log_access: bool = True
     origins: Origins = dataclasses.field(default_factory=Origins)
 
@@ -134,6 +137,7 @@ class _Conversation:
                 upgrade = await self._one(patience, log)
             finally:
                 if self._app.log_access:
+                    self._count_response(log.upgraded)
                     log.write(self._http.status, self._http.body_bytes)
             if upgrade is not None:
                 await websocket.serve(
@@ -160,10 +164,11 @@ class _Conversation:
                 return None
             request = self._request(head)
             log.begin(request)
-            if self._app.web is not None and not self._is_own(request):
-                await self._app.web.respond(self._http, request)
-                return None
-            outcome = await self._answer(await self._with_body(request))
+            with self._app.answering.one():
+                if self._app.web is not None and not self._is_own(request):
+                    await self._app.web.respond(self._http, request)
+                    return None
+                outcome = await self._answer(await self._with_body(request))
             if isinstance(outcome, _Upgrade):
                 log.upgraded = True
                 return outcome
@@ -172,6 +177,11 @@ class _Conversation:
             if not self._http.status:
                 await self._http.respond(refused.response, close=True)
         return None
+
+    def _count_response(self, upgraded: bool) -> None:
+        status = 101 if upgraded else self._http.status
+        if status:
+            self._app.metrics.responses[f"{status // 100}xx"] += 1
 
     def _count(self, status: int) -> None:
         if status >= 500:

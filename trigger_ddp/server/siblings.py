@@ -30,7 +30,9 @@ _READ_SIZE = 65536
 _LENGTH_BYTES = 4
 
 #: Headers about one connection, which say nothing about another.
-_HOP_BY_HOP = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"content-length", b"date", b"expect", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
 
 
 #: Seconds that another worker may take to say whether it has a session.
@@ -84,6 +86,26 @@ class Siblings:
             pass
         return session
 
+    async def ask(self, path: str, request: Request) -> Response | StreamingResponse:
+        """The answer of another worker.
+
+        Args:
+            path: where it is reached.
+            request: with its whole body.
+        """
+        try:
+            stream = await trio.open_unix_socket(path)
+        except OSError as error:
+            return _unavailable(request, error)
+        answer = _Answer(stream)
+        try:
+            return await answer.begin(request)
+        except trio.BrokenResourceError as error:
+            return _unavailable(request, error)
+        finally:
+            if not answer.goes_on:
+                await trio.aclose_forcefully(stream)
+
     async def hand_over(self, connection: Connection, session: str, connect: str) -> trio.abc.Stream | None:
         """Find the worker that can go on with a client's session.
 
@@ -123,27 +145,6 @@ async def _begin(stream: trio.abc.Stream, told: Asked | HandedOver, rest: bytes 
     await stream.send_all(len(data).to_bytes(_LENGTH_BYTES) + data + rest)
 
 
-async def ask(path: str, request: Request) -> Response | StreamingResponse:
-    """The answer of another worker.
-
-    Args:
-        path: where it is reached.
-        request: with its whole body.
-    """
-    try:
-        stream = await trio.open_unix_socket(path)
-    except OSError as error:
-        return _unavailable(request, error)
-    answer = _Answer(stream)
-    try:
-        return await answer.begin(request)
-    except trio.BrokenResourceError as error:
-        return _unavailable(request, error)
-    finally:
-        if not answer.goes_on:
-            await trio.aclose_forcefully(stream)
-
-
 def _unavailable(request: Request, error: Exception) -> Response:
     logger.warning("the worker of %s can't be asked: %r", request.raw_path, error)
     return Response.text(503, "503 Service Unavailable\n")
@@ -172,7 +173,7 @@ class _Answer:
             raise trio.BrokenResourceError("it has hung up")
         headers = [(name, value) for name, value in response.headers if name not in _HOP_BY_HOP]
         told = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        if (b"transfer-encoding", b"chunked") in response.headers:
+        if (b"transfer-encoding", b"chunked") in response.headers and request.method != "HEAD":
             self.goes_on = True
             return StreamingResponse(response.status_code, told, self._pass_on)
         return Response(response.status_code, told, b"".join([data async for data in self._body()]))

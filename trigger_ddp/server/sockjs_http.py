@@ -144,8 +144,8 @@ class Transports:
         if match is None:
             return None
         key, transport = match["session"], match["transport"]
-        if (path := self._elsewhere(key)) is not None:
-            return await siblings.ask(path, request)
+        if self._others is not None and (path := self._others.path_of(key)) is not None:
+            return await self._others.ask(path, request)
         headers = (*sockjs.NOT_CACHED, *sockjs.session_cookie(request, self._options))
         try:
             if transport == "jsonp_send":
