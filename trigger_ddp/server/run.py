@@ -28,6 +28,7 @@ from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.operations import Operations
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.readiness import checks_of
 from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
@@ -177,6 +178,7 @@ async def _main(
                 metrics=metrics,
                 siblings=others,
                 answering=answering,
+                origins=Origins(conf.allowed_origins),
             )
             if listeners.admin:
                 administration = Application(None, operations=operations)
