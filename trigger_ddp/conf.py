@@ -7,6 +7,7 @@ Read them with ``conf.settings()``; the value is built once and rebuilt when Dja
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,17 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.core.signals import setting_changed
 
+#: As browsers send it, or with a star in place of the first labels of its host.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)"
+    r"[a-z][a-z0-9+.-]*://(?:(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9]\d{0,4})?"
+)
 
-def _setting(default: Any, doc: str, *, least: float | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"doc": doc, "least": least})
+
+def _setting(
+    default: Any, doc: str, *, least: float | None = None, each: re.Pattern[str] | None = None
+) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc, "least": least, "each": each})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,6 +94,12 @@ class Settings:
     atomic_methods: bool = _setting(
         True,
         "run each plain (not async) method in a transaction; @transaction.non_atomic_requests exempts one",
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (),
+        "origins of the pages whose scripts may connect, the application's own among them: "
+        "'https://app.example.org', or 'https://*.example.org' for all hosts below that one; empty: any",
+        each=_ORIGIN,
     )
     disconnect_grace_period: float = _setting(
         15.0,
@@ -158,6 +173,10 @@ class Settings:
     )
 
 
+def _misfits(values: Any, pattern: re.Pattern[str]) -> list[Any]:
+    return [one for one in values if not isinstance(one, str) or not pattern.fullmatch(one)]
+
+
 def _read() -> tuple[Settings, list[checks.CheckMessage]]:
     values: dict[str, Any] = {}
     problems: list[checks.CheckMessage] = []
@@ -183,6 +202,13 @@ def _read() -> tuple[Settings, list[checks.CheckMessage]]:
                 checks.Error(
                     f"{name} must be at least {least}, not {value}.", hint=hint, id="trigger_ddp.E002"
                 )
+            )
+            continue
+        each = field.metadata["each"]
+        wrong = [] if each is None else _misfits(value, each)
+        if wrong:
+            problems.append(
+                checks.Error(f"{name} must not contain {wrong[0]!r}.", hint=hint, id="trigger_ddp.E003")
             )
             continue
         values[field.name] = value

@@ -19,6 +19,7 @@ from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
 
 import tests.project.abuse
+import tests.project.access
 import tests.project.hooking
 import tests.project.noting
 import tests.project.publishing  # noqa: F401 - registers what it declares

@@ -7,7 +7,7 @@ import json
 import os
 
 SECRET_KEY = "tests only"
-DEBUG = False
+DEBUG = "TDDP_TEST_DEBUG" in os.environ
 USE_TZ = True
 ROOT_URLCONF = "tests.project.urls"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -23,6 +23,7 @@ from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
 from trigger_ddp.server.metrics import Metrics
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
@@ -61,6 +62,7 @@ class Application:
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
         answering: counts the requests that are being answered.
         log_access: count each request and write a line to the access log; else another worker does.
+        origins: whose pages may connect.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -76,6 +78,7 @@ class Application:
     web: Gateway | None = None
     answering: Answering = dataclasses.field(default_factory=Answering)
     log_access: bool = True
+    origins: Origins = dataclasses.field(default_factory=Origins)
 
 
 async def serve_stream(
@@ -234,6 +237,9 @@ class _Conversation:
             outcome = await self._ask(self._app.operations, request)
         elif ddp is None:
             outcome = not_found()
+        elif (wire is not None or _is_sockjs(request.raw_path)) and not self._app.origins.admit(request):
+            self._app.metrics.refusals["origin"] += 1
+            outcome = Response.text(403, "Pages of this origin may not connect.\n", ("Vary", "Origin"))
         elif wire is not None:
             outcome = self._upgrade(request, wire, ddp)
         elif _is_sockjs(request.raw_path):

@@ -32,6 +32,7 @@ _WHOLE_TABLE = frozenset({"bulk", "truncate"})
 REFUSALS = (
     "bad_request",
     "method_rate",
+    "origin",
     "request_timeout",
     "request_too_large",
     "sockjs_sessions",

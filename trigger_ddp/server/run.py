@@ -28,6 +28,7 @@ from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.operations import Operations
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.readiness import checks_of
 from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
@@ -157,7 +158,10 @@ async def _main(
                 service.pools["web"] = web.workers
             metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
-            nursery.start_soon(stop_at_signal, signals, service, answering, accepting, nursery.cancel_scope)
+            # A worker may get the same signal from several sides; its supervisor has another way to hurry it.
+            hurry = worker.hurried.wait if worker else partial(anext, signals)
+            stop = partial(stop_at_signal, signals, hurry, service, answering, accepting)
+            nursery.start_soon(stop, nursery.cancel_scope)
             nursery.start_soon(StalledWatch(conf.database).run)
             await nursery.start(service.run)
             listeners = await _listen(options)
@@ -177,6 +181,7 @@ async def _main(
                 metrics=metrics,
                 siblings=others,
                 answering=answering,
+                origins=Origins(conf.allowed_origins),
             )
             if listeners.admin:
                 administration = Application(None, operations=operations)
@@ -240,7 +245,15 @@ async def _serve_siblings(worker: Worker, service: Service, application: Applica
         answer=partial(serve_stream, app=here),
         take_over=partial(take_over, service, application.limits),
     )
-    await accept_forever([worker.sibling_listener()], serve)
+    async with trio.open_nursery() as others:
+        with trio.CancelScope() as accepting:
+            others.start_soon(_cancel_when, worker.replaced, accepting)
+            await accept_forever([worker.sibling_listener()], serve, handler_nursery=others)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 @contextlib.asynccontextmanager

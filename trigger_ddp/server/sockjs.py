@@ -87,10 +87,15 @@ def is_session(raw_path: str) -> bool:
     return _SESSION.fullmatch(raw_path) is not None
 
 
+def is_iframe(raw_path: str) -> bool:
+    """Whether this is the page by which very old browsers connect from pages of other origins."""
+    return _IFRAME.fullmatch(raw_path) is not None
+
+
 def respond(request: Request, options: Options) -> Response:
     """The answer to a plain request at or below `PREFIX` that is no session's."""
     resource = _RESOURCES.get(request.raw_path)
-    if resource is None and _IFRAME.fullmatch(request.raw_path):
+    if resource is None and is_iframe(request.raw_path):
         resource = _iframe
     if resource is None:
         return not_found()
