@@ -31,8 +31,9 @@ from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError, TriggersMissing
 from trigger_ddp.server import debug, main_task, siblings, sockjs, wsgi_app
+from trigger_ddp.server.admission import Admission, file_limit
 from trigger_ddp.server.conversation import opener, take_over
-from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
+from trigger_ddp.server.http import Application, Handler, Limits, serve_admitted, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.operations import Operations
@@ -276,6 +277,7 @@ async def _main(
                 sockjs_sessions=conf.sockjs_sessions,
                 sockjs_sessions_per_address=conf.sockjs_sessions_per_address,
             )
+            admission = Admission(file_limit(conf.max_connections), conf.max_connections_per_address, metrics)
             sessions = Sessions(opener(service), limits, metrics)
             await nursery.start(sessions.run)
             operations = Operations(
@@ -292,6 +294,7 @@ async def _main(
                 operations=None if options.admin_binds else operations,
                 metrics=metrics,
                 siblings=others,
+                admission=admission,
             )
             # These two go on while the server drains, and end with it.
             if listeners.admin:
@@ -329,6 +332,13 @@ async def _main(
                     serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
                     if certificates is not None:
                         serve_client = partial(certificates.serve, handler=serve_client)
+                    serve_client = partial(
+                        serve_admitted,
+                        handler=serve_client,
+                        admission=admission,
+                        forwarded_count=conf.forwarded_count,
+                        tls=certificates is not None,
+                    )
                     shares = worker.shares if worker else None
                     await accept_forever(
                         listeners.public, serve_client, handler_nursery=clients, shares=shares
