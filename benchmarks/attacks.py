@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import select
 import socket
 import sys
 import threading
@@ -23,6 +22,8 @@ SOURCE = "127.0.0.2"
 SESSIONS = 10_000
 SUBSCRIPTIONS = 10_000
 HALF_OPEN = 500
+#: Of many connections so many are tried before it counts as begun: more than one address may have.
+BEGUN = 1100
 TRICKLING = 100
 HUGE = 100 * 1024 * 1024
 LARGE = 8 * 1024 * 1024 - 1000
@@ -63,9 +64,15 @@ class Line:
 
     def drain(self) -> None:
         """Read what is there."""
-        while select.select([self.socket], [], [], 0)[0]:
-            if not self.socket.recv(1 << 18):
-                raise ConnectionError("closed")
+        while True:
+            self.socket.setblocking(False)
+            try:
+                if not self.socket.recv(1 << 18):
+                    raise ConnectionError("closed")
+            except BlockingIOError:
+                return
+            finally:
+                self.socket.settimeout(10)
 
 
 def framed(first: int, payload: bytes, announced: int | None = None) -> bytes:
@@ -115,15 +122,20 @@ def holding(count: int, make: Callable[[Address], Line]) -> Callable[[Address], 
 
     def attack(address: Address) -> Iterator[None]:
         lines: list[Line] = []
-        for _ in range(count):
+        for number in range(count):
             with contextlib.suppress(OSError):
                 lines.append(make(address))
+            if number >= BEGUN:
+                yield
         while True:
             yield
-            readable = set(select.select([line.socket for line in lines], [], [], 0)[0])
-            for line in [line for line in lines if line.socket in readable]:
+            for line in list(lines):
                 with contextlib.suppress(OSError):
-                    if line.socket.recv(65536):
+                    line.socket.setblocking(False)
+                    try:
+                        if line.socket.recv(65536):
+                            continue
+                    except BlockingIOError:
                         continue
                 line.socket.close()
                 lines.remove(line)

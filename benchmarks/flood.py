@@ -1,9 +1,9 @@
 """Whether a flood of writes leaves anybody behind: ``python -m benchmarks.flood``.
 
-A writer changes 5 000 rows a second for a minute, while 500 clients subscribe, each over a WebSocket of
-its own: two in five to the books of an author, ``filter(author_id=…)``; three in ten to an author and the
-books by a join, ``filter(author__email=…)``; one in five to an author's five cheapest books; the others all to
-the books of one author. Each row gets another title and another price, so that the windows move. Rows are
+A writer changes 5 000 rows a second for a minute, while 500 clients subscribe, each over its own WebSocket:
+two in five to the books of an author, ``filter(author_id=…)``; three in ten to an author and the books by a
+join, ``filter(author__email=…)``; one in five to an author's five cheapest books; the others all to the
+books of one author. Each row gets another title and another price, so that the windows move. Rows are
 written 50 to a transaction, unless ``--rows`` says how many.
 
 Printed are, as a series over the time, the rows written so far, the server's memory (RSS), the age of the
@@ -200,7 +200,8 @@ def main() -> None:
             stack.callback(server.kill)
             print(
                 f"PostgreSQL {options.major}, {store.books} books of {store.authors} authors,"
-                f" {options.clients} clients, {options.rate:g} rows a second, {options.rows} to a transaction\n"
+                f" {options.clients} clients, {options.rate:g} rows a second,"
+                f" {options.rows} to a transaction\n"
             )
             flood(database, store, server, options)
             server.stop()

@@ -1,14 +1,15 @@
 """What clients that misbehave cost all others: ``python -m benchmarks.hostile``.
 
-A well-behaved client has a subscription to an author's books. Rows are written one after the other, each when
-the client has been told of the one before; the time from just before COMMIT until its recv() is the
+A well-behaved client has a subscription to an author's books. Rows are written one after the other, each
+when the client has been told of the one before; the time from just before COMMIT until its recv() is the
 latency. It is measured undisturbed, then under one kind of attack, then undisturbed again, and so on: the
 ratio is of the attacked to the mean of the undisturbed ones before and after it, all of one server with its
-default settings. `benchmarks.attacks` has the attackers, each kind a process of its own with an address of its
-own; that they take processor time too is part of what is measured.
+default settings, except that nobody may come back to a lost session. `benchmarks.attacks` has the
+attackers, each kind a process of its own with an address of its own; that they take processor time too is
+part of what is measured.
 
-Then stand the server's memory (RSS, MB) at the end of the attack, what it has refused, and how connections have
-ended during the attack, by the reasons of its metrics.
+Then stand the server's memory (RSS, MB) at the end of the attack, what it has refused, and how connections
+have ended during the attack, by the reasons of its metrics.
 
 It ends with status 1 if the well-behaved client is told anything wrong, or is cut off.
 """
@@ -24,8 +25,9 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -40,7 +42,7 @@ from tests.serving import ROOT, Server
 
 AUTHORS, BOOKS = 100, 5000
 BEGIN_SECONDS = 60
-WRITE_SECONDS = 60
+WRITE_SECONDS = SETTLE_SECONDS = 60
 #: Seconds between two writes: a little more than DDP_REQUERY_INTERVAL, which is not what is to be measured.
 BETWEEN = 0.01
 
@@ -54,6 +56,7 @@ class Measuring:
         self._clients.on_changed = self._note
         self._writer = psycopg.connect(dsn)
         self._writer.execute("SET synchronous_commit = off")
+        self._server = server
         self._number = 0
         self._title = ""
         self._arrived_at = 0.0
@@ -84,13 +87,26 @@ class Measuring:
                 self._clients.pump(left)
         return found
 
+    def wait_for(self, begun: Callable[[], bool]) -> None:
+        """Answer pings until an attack has begun."""
+        self._clients.wait(begun, BEGIN_SECONDS, "the beginning of an attack")
+
     def settle(self) -> None:
-        """Wait until nothing of an attack is left."""
-        self._clients.fence(WRITE_SECONDS)
+        """Wait until nothing of an attack is left: no session, and no live query that lingers."""
+        until = time.perf_counter() + SETTLE_SECONDS
+        while True:
+            self._clients.fence(WRITE_SECONDS)
+            found = reading(self._server)
+            connected = found['trigger_ddp_sessions{state="connected"}']
+            if (connected, found["trigger_ddp_live_queries"]) == (1, 1):
+                return
+            if time.perf_counter() > until:
+                raise Wrong(f"{connected:.0f} sessions are left of an attack that has ended")
+            self._clients.pump(0.2)
 
 
 @contextlib.contextmanager
-def attacked(title: str, server: Server) -> Iterator[None]:
+def attacked(title: str, server: Server, measuring: Measuring) -> Iterator[None]:
     """A ``with`` block during which clients misbehave."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.attacks", title, server.host, str(server.port)],
@@ -99,7 +115,11 @@ def attacked(title: str, server: Server) -> Iterator[None]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            if process.stdout.readline() != "begun\n":
+            said: list[str] = []
+            listening = threading.Thread(target=lambda: said.append(process.stdout.readline()), daemon=True)  # type: ignore[union-attr]
+            listening.start()
+            measuring.wait_for(lambda: bool(said))
+            if said != ["begun\n"]:
                 raise Wrong(f"the attackers of {title!r} failed")
             yield
             process.stdin.close()
@@ -135,7 +155,7 @@ def run(server: Server, dsn: str, options: argparse.Namespace) -> None:
             if not title.startswith(options.only):
                 continue
             metrics = reading(server)
-            with attacked(title, server):
+            with attacked(title, server, measuring):
                 under = percentiles(measuring.latencies(options.seconds))
                 used = memory(server.process.pid)
             measuring.settle()
@@ -176,7 +196,10 @@ def main() -> None:
             database = store.create(cluster, "hostile")
             server = Server(
                 "--bind", "127.0.0.1:0", "--install-triggers",
-                environ={**os.environ, "PYTHONUNBUFFERED": "1", **database.environ},
+                environ={
+                    **os.environ, "PYTHONUNBUFFERED": "1", **database.environ,
+                    "DDP_DISCONNECT_GRACE_PERIOD": "0.0",  # or attackers would be expected back
+                },
             )  # fmt: skip
             stack.callback(server.kill)
             print(f"PostgreSQL {options.major}, {options.seconds:g} s for each measurement\n")

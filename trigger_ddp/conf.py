@@ -75,8 +75,8 @@ class Settings:
     )
     max_message_values: int = _setting(
         50_000,
-        "values that one message may hold (numbers, texts …; empty objects and arrays count double); decoding "
-        "takes time for each",
+        "values that one message may hold (numbers, texts …; empty objects and arrays count double); "
+        "decoding takes time for each",
         least=100,
     )
     max_connections: int = _setting(

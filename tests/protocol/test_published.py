@@ -444,3 +444,18 @@ def test_a_switch_in_meteors_order(session):
     ]  # fmt: skip
     new.added("first", "e", {})
     assert ("first", "e") in session.documents
+
+
+def test_large_documents_are_told_a_few_at_a_time(session):
+    query = live_query()
+    keys = [(f"k{number}",) for number in range(60)]
+    query.replace({key: Document(key[0], {"text": b'"' + b"x" * 30_000 + b'"'}) for key in keys}, keys)
+    subscription = Subscription("s", "any")
+    session.begin(subscription)
+    session.show(subscription, query)
+    told = []
+    while session.tell_some(query):
+        told.append(len(session.take()))
+    assert len(session.documents) == 60
+    assert len(told) > 3
+    assert max(told) < 300_000

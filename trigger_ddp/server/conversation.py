@@ -25,7 +25,7 @@ from trigger_ddp.server import handover, logcontext
 from trigger_ddp.server.client import Client
 from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request as HTTPRequest
-from trigger_ddp.server.fairness import REQUEST, Share
+from trigger_ddp.server.fairness import REQUEST, Share, cost
 from trigger_ddp.server.hooks import Hooks
 from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.limits import admit
@@ -79,7 +79,7 @@ async def _connecting(service: Service, session: Session, connection: Connection
     share = Share(service.settings.max_session_share)
     while True:
         text = await connection.receive()
-        with share.spending():
+        with share.spending(cost(text)):
             session.receive(text)
         if session.connecting is not None:
             return text
@@ -308,7 +308,7 @@ class Conversation:
             except ConnectionClosed:
                 return
             heartbeat.heard()
-            with self._share.spending():
+            with self._share.spending(cost(text)):
                 session.receive(text)
             self._work.set()
             await self._share.rest()
@@ -343,7 +343,7 @@ class Conversation:
             if self._identity.stale:
                 await self._refresh_user()
                 continue
-            with self._share.spending(0.0):
+            with self._share.spending():
                 request = self.session.next_request()
             self._room.set()
             if request is None:

@@ -15,10 +15,17 @@ import trio
 
 #: Seconds of work that a session may ask for at once after it was quiet.
 BURST = 0.1
-#: Seconds that a message counts for besides those of decoding it: reading its frame, and its answer …
+#: Seconds that a message counts for besides those of decoding it, and each of its characters: its frames are
+#: read before anybody can count …
 MESSAGE = 0.0001
+CHARACTER = 25e-9
 #: … and what a method or subscription does after it.
 REQUEST = 0.0003
+
+
+def cost(text: str) -> float:
+    """Seconds that reading a message counts for, besides decoding it."""
+    return MESSAGE + CHARACTER * len(text)
 
 
 class Share:
@@ -34,7 +41,7 @@ class Share:
         self._at = trio.current_time()
 
     @contextmanager
-    def spending(self, besides: float = MESSAGE) -> Iterator[None]:
+    def spending(self, besides: float = 0.0) -> Iterator[None]:
         """A ``with`` block of work that does not wait; it counts with so many seconds ``besides``."""
         begun = time.thread_time()
         try:
