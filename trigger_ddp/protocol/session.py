@@ -382,7 +382,7 @@ class Session:
             view = self.views[query.collection] = CollectionView(self, query.collection)
         return view.attach(query)
 
-    def tell_some(self, query: Layer, most: int = 500) -> bool:
+    def tell_some(self, query: Layer, most: int = 100) -> bool:
         """Tell the client up to ``most`` documents of a query that is shown. Returns whether there are more.
 
         Telling them in pieces lets others have their turn, and the client read, in between; what
