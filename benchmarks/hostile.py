@@ -199,6 +199,7 @@ def main() -> None:
                 environ={
                     **os.environ, "PYTHONUNBUFFERED": "1", **database.environ,
                     "DDP_DISCONNECT_GRACE_PERIOD": "0.0",  # or attackers would be expected back
+                    **({"DDP_LINGER": "0.1"} if options.quick else {}),
                 },
             )  # fmt: skip
             stack.callback(server.kill)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import msgspec
@@ -22,8 +23,11 @@ MOST_SEED_CHARACTERS = 1000
 #: Characters of the ids of methods and subscriptions: Meteor's have 17 at most, and they are kept.
 MOST_ID_CHARACTERS = 1000
 
-#: Messages that are shorter are decoded without counting first what they hold.
+#: Messages that are shorter are decoded at once.
 _SHORT = 4096
+#: Characters that are looked at at a time by who counts.
+_PIECE = 65536
+_NO_BACKSLASH = re.compile(r"[^\\]")
 
 
 class BadRequest(TriggerDDPError):
@@ -106,17 +110,20 @@ def head_only(text: str) -> Message:
 
 
 def values_in(text: str, enough: int) -> int:
-    """How many values a JSON text holds, or fewer commas and brackets; counted exactly only above ``enough``.
+    """How many values a JSON text holds; where that is more than ``enough``, any number above.
 
-    Decoding takes time for each value, be it as short as ``0,``, and for nobody else meanwhile.
+    Decoding takes time for each value, be it as short as ``0,``, and for nobody else meanwhile. Counted are
+    the commas and brackets that are not inside of strings.
     """
-    count = _values(text)
-    if len(text) <= _SHORT or count <= enough:
-        return count
-    # Perhaps most of that is inside of strings, where it costs nothing.
-    bare = text.replace("\\\\", "").replace('\\"', "")
-    quotes = bare.count('"')
-    return quotes // 2 if quotes // 2 > enough else sum(map(_values, bare.split('"')[::2]))
+    count, start, inside = 0, 0, 0
+    while start < len(text) and count <= enough:
+        found = _NO_BACKSLASH.search(text, start + _PIECE)  # an escape sequence is not cut in two
+        end = found.end() if found else len(text)
+        parts = text[start:end].replace("\\\\", "").replace('\\"', "").split('"')
+        count += sum(map(_values, parts[inside::2]))
+        inside = (inside + len(parts) - 1) % 2
+        start = end
+    return count
 
 
 def _values(text: str) -> int:
