@@ -125,3 +125,17 @@ def test_hostile(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert reason in done.stdout
     assert list(temporary.iterdir()) == []
+
+
+def test_soak(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    options = ["--seconds", "10", "--clients", "6", "--pause", "1.5"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    # Ten seconds say nothing of memory.
+    wrong = [line for line in done.stdout.splitlines() if "WRONG" in line and "memory has grown" not in line]
+    assert wrong == [], done.stderr
+    assert re.search(r"did: \{.*'connections': .*\}, [1-9]\d* statements written", done.stdout), done.stderr
+    assert "memory: " in done.stdout
+    assert list(temporary.iterdir()) == []

@@ -283,6 +283,8 @@ def test_what_is_refused(serve: Callable[..., Server]) -> None:
     seen = metrics(server.url)
     assert seen['trigger_ddp_refusals_total{reason="too_many_subscriptions"}'] == 1
     assert seen['trigger_ddp_refusals_total{reason="bad_request"}'] == 1
+    assert seen['trigger_ddp_http_responses_total{status="4xx"}'] >= 2
+    assert seen['trigger_ddp_http_responses_total{status="1xx"}'] >= 1
     assert seen['trigger_ddp_refusals_total{reason="request_too_large"}'] == 1
 
 

@@ -19,7 +19,7 @@ from tests.ddp import DDPClient
 from tests.postgres import Cluster
 from tests.serving import Server
 from trigger_ddp.conf import Settings
-from trigger_ddp.server.run import OLDEST_POSTGRESQL
+from trigger_ddp.server.preconditions import OLDEST_POSTGRESQL
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

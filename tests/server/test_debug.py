@@ -286,4 +286,4 @@ def test_threads_are_those_of_the_pools() -> None:
 
 def pools() -> Any:
     idle = SimpleNamespace(statistics=lambda: SimpleNamespace(size=1, running=0, waiting=0))
-    return SimpleNamespace(workers=idle, evaluators=idle)
+    return SimpleNamespace(pools={"application": idle})

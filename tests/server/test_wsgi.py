@@ -450,7 +450,7 @@ async def test_the_body_can_not_be_read_when_all_is_over() -> None:
     async with site(application) as web:
         client = await web.connect()
         assert (await client.ask(request("POST /", body=b"x" * 100_000))).status == 200
-        await until(lambda: not web.gateway.active, "the end of the request")
+        await until(lambda: not web.answering.active, "the end of the request")
         with pytest.raises(OSError, match="has ended"):
             await trio.to_thread.run_sync(lambda: kept[0].read())
         assert (await client.ask(request("GET /"))).status == 200

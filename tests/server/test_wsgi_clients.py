@@ -114,7 +114,7 @@ async def test_a_connection_that_is_lost_frees_what_is_no_thread() -> None:
             client.stream.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER of 0: a reset
             await client.stream.aclose()
         await web.served.until_idle()
-        assert web.gateway.active == 0
+        assert web.answering.active == 0
         go_on.set()
         await until(lambda: not web.workers.statistics().running, "the thread free")
         assert (await (await web.connect()).ask(request("GET /"))).body == b"late"
@@ -213,11 +213,11 @@ async def test_requests_that_run_are_finished_before_the_end() -> None:
     async with site(application) as web, trio.open_nursery() as nursery:
         client = await web.connect()
         await client.send(request("GET /"))
-        await until(lambda: web.gateway.active, "the request")
+        await until(lambda: web.answering.active, "the request")
         drained = trio.Event()
 
         async def drain() -> None:
-            await web.gateway.drained()
+            await web.answering.drained()
             drained.set()
 
         nursery.start_soon(drain)

@@ -15,6 +15,7 @@ from tests.server import network
 from tests.server.network import Served, serving
 from tests.server.test_http import request
 from trigger_ddp.server import http
+from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.workers import Workers
 from trigger_ddp.server.wsgi import Gateway
 
@@ -129,9 +130,9 @@ class Client:
 class Site:
     """A served application."""
 
-    def __init__(self, served: Served, gateway: Gateway, workers: Workers) -> None:
+    def __init__(self, served: Served, answering: Answering, workers: Workers) -> None:
         self.served = served
-        self.gateway = gateway
+        self.answering = answering
         self.workers = workers
 
     async def connect(self) -> Client:
@@ -144,9 +145,10 @@ async def site(
 ) -> AsyncIterator[Site]:
     """Serve an application; options are `Gateway`'s, and ``served`` has those of `http.Application`."""
     async with Workers(threads, drain_seconds=5) as workers:
-        gateway = Gateway(application, workers, **options)
-        async with serving(web=gateway, **(served or {})) as running:
-            yield Site(running, gateway, workers)
+        answering = Answering()
+        gateway = Gateway(application, workers, answering=answering, **options)
+        async with serving(web=gateway, answering=answering, **(served or {})) as running:
+            yield Site(running, answering, workers)
 
 
 @contextlib.asynccontextmanager

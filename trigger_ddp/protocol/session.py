@@ -111,6 +111,11 @@ class Connecting:
     session: str
     received: int
 
+    @property
+    def resumes(self) -> bool:
+        """Whether it asks to go on with a session that it had."""
+        return bool(self.session) and self.received >= 0
+
 
 class Session:
     """The protocol state of one client, over one connection or, if it is lost and regained, several.

@@ -23,7 +23,7 @@ from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.protocol.session import Closing, Session
 from trigger_ddp.server import handover, logcontext
 from trigger_ddp.server.client import Client
-from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
+from trigger_ddp.server.connection import SHUTTING_DOWN, Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request as HTTPRequest
 from trigger_ddp.server.fairness import REQUEST, Share, cost
 from trigger_ddp.server.hooks import Hooks
@@ -38,6 +38,9 @@ logger = logging.getLogger("trigger_ddp.session")
 
 async def converse(service: Service, connection: Connection) -> None:
     """Serve a connection from its beginning to its end: find its client a session, and bring it messages."""
+    if service.draining:
+        await connection.close(*SHUTTING_DOWN)
+        return
     session = service.open_session(connection)
     logcontext.enter_session(session)
     elsewhere = None
@@ -50,7 +53,7 @@ async def converse(service: Service, connection: Connection) -> None:
             return
         assert session.connecting is not None
         conversation = _lost(service, session)
-        if conversation is None and service.siblings is not None:
+        if conversation is None and service.siblings is not None and session.connecting.resumes:
             elsewhere = await service.siblings.hand_over(connection, session.connecting.session, text)
     except BaseException:  # ConnectionClosed, most often
         service.close_session(session)
@@ -106,7 +109,7 @@ async def take_over(
         session = service.open_session(connection)
         session.receive(connect)
         session.take()  # what the other worker has said to it already
-        conversation = _lost(service, session)
+        conversation = None if service.draining else _lost(service, session)
         service.close_session(session)
         if conversation is None:
             await connection.refuse()

@@ -149,8 +149,7 @@ class Commands:
 
     def threads(self) -> Iterator[str]:
         """The pools, and where each thread is."""
-        pools = (("application", self._service.workers), ("evaluation", self._service.evaluators))
-        for name, workers in pools:
+        for name, workers in self._service.pools.items():
             statistics = workers.statistics()
             yield (
                 f"{name}: {statistics.size} threads, {statistics.running} at work, "

@@ -21,6 +21,7 @@ import trio
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import access, forwarded, operations, sockets, sockjs, websocket
 from trigger_ddp.server.admission import Admission
+from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
@@ -63,7 +64,8 @@ class Application:
             that is; None: any number.
         head_at_once: send the head of a streaming response before there is a body.
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
-        log_access: write a line to the access log for each request.
+        answering: counts the requests that are being answered.
+        log_access: count each request and write a line to the access log; else another worker does.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -78,6 +80,7 @@ class Application:
     admission: Admission | None = None
     head_at_once: bool = False
     web: Gateway | None = None
+    answering: Answering = dataclasses.field(default_factory=Answering)
     log_access: bool = True
 
 
@@ -108,9 +111,8 @@ async def serve_stream(
 async def serve_admitted(
     stream: trio.abc.Stream,
     handler: Callable[[Any], Awaitable[object]],
-    admission: Admission,
+    app: Application,
     *,
-    forwarded_count: int = 0,
     tls: bool = False,
 ) -> None:
     """Have ``handler`` serve a connection if there may be one more; else answer that there are too many.
@@ -118,12 +120,13 @@ async def serve_admitted(
     Args:
         stream: the connection, without TLS yet.
         handler: serves it until it is closed.
-        admission: says how many there may be.
-        forwarded_count: as of `Application`; if not 0, only the request tells whose the connection is.
+        app: what is served, with an `Admission`.
         tls: whether the client expects TLS; it is then cut instead, as a handshake is what costs most.
     """
+    admission = app.admission
+    assert admission is not None
     address, port = sockets.peer_of(stream)
-    with admission.connection(None if forwarded_count else address) as refusal:
+    with admission.connection(None if app.forwarded_count else address) as refusal:
         if refusal is None:
             await handler(stream)
             return
@@ -169,6 +172,7 @@ class _Conversation:
                 upgrade = await self._one(patience, log)
             finally:
                 if self._app.log_access:
+                    self._count_response(log.upgraded)
                     log.write(self._http.status, self._http.body_bytes)
             if upgrade is not None:
                 with self._held(upgrade.request.client_address):
@@ -196,10 +200,11 @@ class _Conversation:
                 return None
             request = self._request(head)
             log.begin(request)
-            if self._app.web is not None and not self._is_own(request):
-                await self._app.web.respond(self._http, request)
-                return None
-            outcome = await self._answer(await self._with_body(request))
+            with self._app.answering.one():
+                if self._app.web is not None and not self._is_own(request):
+                    await self._app.web.respond(self._http, request)
+                    return None
+                outcome = await self._answer(await self._with_body(request))
             if isinstance(outcome, _Upgrade):
                 log.upgraded = True
                 return outcome
@@ -208,6 +213,11 @@ class _Conversation:
             if not self._http.status:
                 await self._http.respond(refused.response, close=True)
         return None
+
+    def _count_response(self, upgraded: bool) -> None:
+        status = 101 if upgraded else self._http.status
+        if status:
+            self._app.metrics.responses[f"{status // 100}xx"] += 1
 
     def _count(self, status: int) -> None:
         if status >= 500:

@@ -81,6 +81,7 @@ class Metrics:
         connections, disconnections: of clients, by wire and by why.
         sessions_opened, sessions_resumed: DDP sessions begun, and those that a client has come back to.
         refusals: of what `REFUSALS` names.
+        responses: to HTTP requests, by the first digit of their status.
         changes: by kind.
         resyncs: changes unknown, so that everything of a table, or of all, was looked at again.
         evaluations, evaluation_failures, evaluation_seconds: by `kind_of`.
@@ -94,6 +95,7 @@ class Metrics:
         self.disconnections = dict.fromkeys(Ending, 0)
         self.sessions_opened = self.sessions_resumed = 0
         self.refusals = dict.fromkeys(REFUSALS, 0)
+        self.responses = {f"{number}xx": 0 for number in range(1, 6)}
         self.changes = dict.fromkeys((*_OPERATIONS.values(), "bulk", "gap"), 0)
         self.resyncs = {"table": 0, "all": 0}
         self.evaluations = {"keys": 0, "whole": 0, "load": 0}
@@ -141,6 +143,9 @@ class Metrics:
                 "trigger_ddp_sessions_resumed",
                 "times that a client has come back to its session",
                 value=self.sessions_resumed,
+            ),
+            _counter(
+                "trigger_ddp_http_responses", "responses to HTTP requests, by class", "status", self.responses
             ),
             _counter("trigger_ddp_refusals", "what clients were refused, by why", "reason", self.refusals),
             _counter(

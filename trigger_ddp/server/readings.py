@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import trio
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -43,9 +44,9 @@ class ServiceReadings:
         yield from self._sessions()
         yield from self._live()
         yield from self._source()
-        yield from self._threads(
-            {"application": self._service.workers, "evaluation": self._service.evaluators}
-        )
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        yield GaugeMetricFamily("trigger_ddp_tasks", "tasks of the event loop", value=tasks)
+        yield from self._threads(self._service.pools)
 
     def _sessions(self) -> Iterator[Metric]:
         service = self._service

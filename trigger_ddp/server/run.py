@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,22 +15,15 @@ from functools import partial
 from typing import Any
 
 import trio
-from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
-from django.core.management import CommandError, call_command
 from django.db import connections
-from django.db.utils import DatabaseError
 from prometheus_client.core import Metric
 
-from trigger_ddp.api import API
-from trigger_ddp.capture import rights
-from trigger_ddp.capture.install import status
-from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
-from trigger_ddp.errors import ConfigurationError, TriggersMissing
-from trigger_ddp.server import debug, main_task, siblings, sockjs, wsgi_app
+from trigger_ddp.errors import ConfigurationError
+from trigger_ddp.server import debug, main_task, preconditions, siblings, sockjs, wsgi_app
 from trigger_ddp.server.admission import Admission, file_limit
+from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.conversation import opener, take_over
 from trigger_ddp.server.http import Application, Handler, Limits, serve_admitted, serve_stream
 from trigger_ddp.server.listener import Listener
@@ -43,6 +35,7 @@ from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import Listener as ListeningSocket
 from trigger_ddp.server.sockets import TCPAddress, accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
+from trigger_ddp.server.stopping import stop_at_signal
 from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.worker import Worker
 from trigger_ddp.server.workers import Workers
@@ -51,14 +44,9 @@ from trigger_ddp.server.wsgi_response import WSGIApplication
 
 logger = logging.getLogger("trigger_ddp.server")
 
-#: Seconds from the first SIGINT or SIGTERM until sessions that don't close by themselves are cut …
-DRAIN_SECONDS = 6.5
-#: … and then until database work that is still running is abandoned: all of this again for the threads of
-#: methods, half of it for those of queries and of the Django project. Together less than ten.
+#: Seconds after `stopping.DRAIN_SECONDS` until work that still runs on threads is abandoned: all of this for
+#: those of methods, half of it for those of queries and of the Django project. With those less than ten.
 WORKERS_DRAIN_SECONDS = 1.5
-
-#: The oldest major version of PostgreSQL that the triggers are tested on.
-OLDEST_POSTGRESQL = 15
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,11 +86,11 @@ def serve(options: Options) -> None:
     """
     alias = settings().database
     certificates = _certificates(options)
-    check_database(alias)  # first: some of Django's checks ask the database
-    check_project()
+    preconditions.check_database(alias)  # first: some of Django's checks ask the database
+    preconditions.check_project()
     application = wsgi_app.load() if _is_wsgi_wanted(options) else None
-    check_rights(alias)
-    check_triggers(alias, install=options.install_triggers)
+    preconditions.check_rights(alias)
+    preconditions.check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
     main_task.run(_main, options, conninfo, settings(), certificates, application)
@@ -119,106 +107,6 @@ def _certificates(options: Options) -> Certificates | None:
         if getattr(options, option) is not None:
             raise ConfigurationError(f"--{option.replace('_', '-')} needs a --certfile")
     return None
-
-
-def check_project() -> None:
-    """Refuse a project whose settings or declarations have errors.
-
-    Raises:
-        ConfigurationError: ``manage.py check`` would fail.
-    """
-    errors = [
-        message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()
-    ]
-    if errors:
-        first = f"{errors[0].msg} ({errors[0].id})"
-        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-        raise ConfigurationError(f"the project has errors: {first}{more}; `manage.py check` explains them")
-
-
-def check_database(alias: str) -> None:
-    """Refuse a database that is away, unknown, misconfigured, not PostgreSQL or too old.
-
-    Raises:
-        ConfigurationError: it is one of these.
-    """
-    if alias not in connections.settings:
-        raise ConfigurationError(f"DDP_DATABASE names {alias!r}, which is not in DATABASES")
-    try:
-        connection = connections[alias]
-    except (ImproperlyConfigured, ImportError) as error:
-        engine, reason = connections.settings[alias]["ENGINE"], error.__cause__ or error
-        raise ConfigurationError(
-            f"the ENGINE of database {alias!r}, {engine!r}, can't be imported: {_one_line(reason)}"
-        ) from error
-    if connection.vendor != "postgresql":
-        raise ConfigurationError(
-            f"database {alias!r} is {connection.display_name}, but it is PostgreSQL's triggers that tell "
-            "changes: set its ENGINE to django.db.backends.postgresql"
-        )
-    try:
-        connection.ensure_connection()
-        version = connection.pg_version  # type: ignore[attr-defined]  # only PostgreSQL's wrapper has it
-    except ImproperlyConfigured as error:
-        raise ConfigurationError(f"database {alias!r} can't be used: {_one_line(error)}") from error
-    except DatabaseError as error:
-        raise ConfigurationError(f"database {alias!r} can't be reached: {_one_line(error)}") from error
-    if version < OLDEST_POSTGRESQL * 10000:
-        raise ConfigurationError(
-            f"database {alias!r} is PostgreSQL {version // 10000}; {OLDEST_POSTGRESQL} or newer is needed"
-        )
-
-
-def check_rights(alias: str) -> None:
-    """Refuse a role that may not even see the tables; log the tables that it may not read.
-
-    Raises:
-        ConfigurationError: there is a schema that it may not use.
-    """
-    needs = rights.serving()
-    found = rights.relations(connections[alias], needs)
-    hint = "`manage.py ddp_grants --serve ROLE` prints the rights that it takes"
-    if schemas := sorted({relation.schema for relation in found if not relation.schema_usable}):
-        names = ", ".join(schemas)
-        raise ConfigurationError(f"the role may not use schema {names} of database {alias!r}; {hint}")
-    if tables := [relation.name for relation in found if not relation.below and not relation.readable]:
-        logger.error(
-            "the role may not read %s, so what is read from there will fail; %s", ", ".join(tables), hint
-        )
-
-
-def check_triggers(alias: str, *, install: bool) -> None:
-    """Refuse to serve tables whose changes would go unnoticed.
-
-    Args:
-        alias: the database.
-        install: mend what is missing or out of date.
-
-    Raises:
-        TriggersMissing: some table has no current trigger, and DDP_ALLOW_STALE is not set.
-    """
-    stale = stale_tables(alias)
-    if stale and install:
-        said = io.StringIO()
-        try:
-            call_command("ddp_install_triggers", database=alias, stdout=said)
-        except CommandError as error:
-            raise ConfigurationError(f"the triggers can't be installed: {_one_line(error)}") from error
-        finally:
-            for line in said.getvalue().splitlines():
-                logger.info("triggers: %s", line.strip())  # as the log has it, in JSON for instance
-        stale = stale_tables(alias)
-    if stale and not settings().allow_stale:
-        raise TriggersMissing(stale)
-    if stale:
-        logger.warning("%s; DDP_ALLOW_STALE serves them, but not live", TriggersMissing(stale))
-
-
-def stale_tables(alias: str) -> list[str]:
-    """Tables that are to be live and have no current trigger."""
-    tables = [Table.from_model(model) for model in API.watched_models()]
-    report = status(connections[alias], tables)
-    return sorted(table.name for table in tables if not report.is_current(table))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -248,45 +136,40 @@ async def _main(
     certificates: Certificates | None,
     wsgi: WSGIApplication | None,
 ) -> None:
+    worker = options.worker
+    others = siblings.Siblings(worker.number, worker.sibling_paths) if worker else None
+    metrics = Metrics()
+    answering = Answering()
+    query_seconds = WORKERS_DRAIN_SECONDS / 2
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as reloads,
     ):
         async with (
             Workers(conf.threads, drain_seconds=WORKERS_DRAIN_SECONDS) as workers,
-            Workers(
-                conf.evaluation_threads, drain_seconds=WORKERS_DRAIN_SECONDS / 2, name="evaluator"
-            ) as evaluators,
-            _gateway(wsgi, conf, multiprocess=options.worker is not None) as web,
+            Workers(conf.evaluation_threads, drain_seconds=query_seconds, name="evaluator") as evaluators,
+            _gateway(wsgi, conf, answering, multiprocess=worker is not None) as web,
             trio.open_nursery() as nursery,
         ):
-            worker = options.worker
-            others = siblings.Siblings(worker.number, worker.sibling_paths) if worker else None
-            metrics = Metrics()
             service = Service(Listener(conninfo, decode), workers, evaluators, conf, others, metrics)
+            if web:
+                service.pools["web"] = web.workers
             metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
-            nursery.start_soon(_stop_at_signal, signals, service, web, accepting, nursery.cancel_scope)
+            # A worker may get the same signal from several sides; its supervisor has another way to hurry it.
+            hurry = worker.hurried.wait if worker else partial(anext, signals)
+            stop = partial(stop_at_signal, signals, hurry, service, answering, accepting)
+            nursery.start_soon(stop, nursery.cancel_scope)
             await nursery.start(service.run)
             listeners = await _listen(options)
-            limits = Limits(
-                max_message_bytes=conf.max_message_bytes,
-                outbox_bytes=conf.outbox_bytes,
-                outbox_seconds=conf.outbox_seconds,
-                sockjs_disconnect_delay=conf.sockjs_disconnect_delay,
-                sockjs_sessions=conf.sockjs_sessions,
-                sockjs_sessions_per_address=conf.sockjs_sessions_per_address,
-            )
-            admission = Admission(file_limit(conf.max_connections), conf.max_connections_per_address, metrics)
-            sessions = Sessions(opener(service), limits, metrics)
+            sessions = Sessions(opener(service), _limits(conf), metrics)
             await nursery.start(sessions.run)
-            operations = Operations(
-                checks_of(service), worker.collect if worker else _collector(metrics)
-            ).respond
+            collect = worker.collect if worker else _collector(metrics)
+            operations = Operations(checks_of(service), collect).respond
             application = Application(
                 on_connection=opener(service),
                 handler=options.handler,
-                limits=limits,
+                limits=sessions.limits,
                 sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
                 sessions=sessions,
                 web=web,
@@ -294,61 +177,87 @@ async def _main(
                 operations=None if options.admin_binds else operations,
                 metrics=metrics,
                 siblings=others,
-                admission=admission,
+                admission=Admission(
+                    file_limit(conf.max_connections), conf.max_connections_per_address, metrics
+                ),
+                answering=answering,
             )
-            # These two go on while the server drains, and end with it.
             if listeners.admin:
                 administration = Application(None, operations=operations)
-                for listener in listeners.admin if worker is None else ():
-                    logger.info("health and metrics on %s", url(listener))
                 nursery.start_soon(accept_forever, listeners.admin, partial(serve_stream, app=administration))
             if listeners.debug:
                 nursery.start_soon(debug.serve, listeners.debug, service, metrics)
-            nursery.start_soon(_reload_at_signal, reloads, certificates, service)
-            urls = [url(listener, tls=certificates is not None) for listener in listeners.public]
             if worker:
-                here = dataclasses.replace(
-                    application,
-                    siblings=None,
-                    forwarded_count=0,
-                    head_at_once=True,
-                    web=None,
-                    log_access=False,
-                )
-                asked = partial(
-                    siblings.serve,
-                    answer=partial(serve_stream, app=here),
-                    take_over=partial(take_over, service, limits),
-                )
-                nursery.start_soon(accept_forever, [worker.sibling_listener()], asked)
+                nursery.start_soon(_serve_siblings, worker, service, application)
                 nursery.start_soon(worker.run, metrics.collect)
-            else:
-                for address in urls:
-                    logger.info("listening on %s", address)
-            if options.on_ready is not None:
-                options.on_ready(urls)
-            async with trio.open_nursery() as clients:
+            nursery.start_soon(_reload_at_signal, reloads, certificates, service)
+            _announce(options, listeners)
+            async with trio.open_nursery() as clients:  # who stay when accepting ends
                 with accepting:
-                    serve_client: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
-                    if certificates is not None:
-                        serve_client = partial(certificates.serve, handler=serve_client)
-                    serve_client = partial(
-                        serve_admitted,
-                        handler=serve_client,
-                        admission=admission,
-                        forwarded_count=conf.forwarded_count,
-                        tls=certificates is not None,
-                    )
-                    shares = worker.shares if worker else None
                     await accept_forever(
-                        listeners.public, serve_client, handler_nursery=clients, shares=shares
+                        listeners.public,
+                        _client_server(application, certificates),
+                        handler_nursery=clients,
+                        shares=worker.shares if worker else None,
                     )
     logger.info("stopped")
 
 
+def _limits(conf: Settings) -> Limits:
+    return Limits(
+        max_message_bytes=conf.max_message_bytes,
+        outbox_bytes=conf.outbox_bytes,
+        outbox_seconds=conf.outbox_seconds,
+        sockjs_disconnect_delay=conf.sockjs_disconnect_delay,
+        sockjs_sessions=conf.sockjs_sessions,
+        sockjs_sessions_per_address=conf.sockjs_sessions_per_address,
+    )
+
+
+def _announce(options: Options, listeners: _Listeners) -> None:
+    urls = [url(listener, tls=options.certfile is not None) for listener in listeners.public]
+    if options.worker is None:  # else the supervisor says it
+        for listener in listeners.admin:
+            logger.info("health and metrics on %s", url(listener))
+        for address in urls:
+            logger.info("listening on %s", address)
+    if options.on_ready is not None:
+        options.on_ready(urls)
+
+
+def _client_server(
+    application: Application, certificates: Certificates | None
+) -> Callable[[trio.SocketStream], Awaitable[object]]:
+    serve: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
+    if certificates is not None:
+        serve = partial(certificates.serve, handler=serve)
+    return partial(serve_admitted, handler=serve, app=application, tls=certificates is not None)
+
+
+async def _serve_siblings(worker: Worker, service: Service, application: Application) -> None:
+    """Answer for clients of the other workers, which have told the access log of them."""
+    here = dataclasses.replace(
+        application, siblings=None, forwarded_count=0, head_at_once=True, web=None, log_access=False
+    )
+    serve = partial(
+        siblings.serve,
+        answer=partial(serve_stream, app=here),
+        take_over=partial(take_over, service, application.limits),
+    )
+    async with trio.open_nursery() as others:
+        with trio.CancelScope() as accepting:
+            others.start_soon(_cancel_when, worker.replaced, accepting)
+            await accept_forever([worker.sibling_listener()], serve, handler_nursery=others)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
 @contextlib.asynccontextmanager
 async def _gateway(
-    application: WSGIApplication | None, conf: Settings, *, multiprocess: bool
+    application: WSGIApplication | None, conf: Settings, answering: Answering, *, multiprocess: bool
 ) -> AsyncIterator[Gateway | None]:
     """The way to the Django project, with threads of its own; None if it is not served."""
     if application is None:
@@ -362,6 +271,7 @@ async def _gateway(
             max_body_bytes=conf.wsgi_max_body_bytes,
             forwarded_count=conf.forwarded_count,
             multiprocess=multiprocess,
+            answering=answering,
         )
 
 
@@ -379,36 +289,3 @@ async def _reload_at_signal(
         if certificates is not None:
             certificates.reload()
         await service.reload()
-
-
-async def _stop_at_signal(
-    signals: AsyncIterator[int],
-    service: Service,
-    web: Gateway | None,
-    accepting: trio.CancelScope,
-    everything: trio.CancelScope,
-) -> None:
-    """Drain at the first signal; give up draining at the second, or when it takes too long."""
-    signum = await anext(signals)
-    service.draining = True
-    logger.info("%s: closing %d sessions", signal.Signals(signum).name, len(service.connections))
-    accepting.cancel()
-    with trio.move_on_after(DRAIN_SECONDS):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
-            async with trio.open_nursery() as closing:
-                if web is not None:
-                    closing.start_soon(web.drained)
-                for connection in (*service.connections.values(), *service.passed_on):
-                    closing.start_soon(connection.close, 1001, "the server is shutting down")
-            nursery.cancel_scope.cancel()
-    everything.cancel()
-
-
-async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -103,6 +103,7 @@ class Service:
         self.evaluated_at = -math.inf
         self.workers = workers
         self.evaluators = evaluators
+        self.pools = {"application": workers, "evaluation": evaluators}  # all threads, for who looks on
         self.settings = settings
         self.siblings = siblings
         self.new_session_id = meteor_random_id if siblings is None else siblings.new_id

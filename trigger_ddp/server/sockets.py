@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds to wait before accepting again once the process or the system has run out of something.
 ACCEPT_PAUSE = 0.1
+#: Seconds for which a worker whose turn it is tries to accept what others may have taken.
+TURN_SECONDS = 0.001
 #: Seconds a connection that is done may take to close its own side.
 LINGER_SECONDS = 1.0
 
@@ -296,10 +298,11 @@ async def _accept(
     failing = 0  # the errno that accept() keeps failing with
     async with listener:
         while True:
-            if shares is not None:
-                await shares.wait_for_others(len(nursery.child_tasks))
             try:
-                stream = await listener.accept()
+                if shares is None:
+                    stream = await listener.accept()
+                else:
+                    stream = await _accept_in_turn(listener, shares, nursery)
             except OSError as error:
                 # Out of file descriptors or memory: those who wait stay in the queue until others leave.
                 if error.errno != failing:
@@ -323,6 +326,16 @@ def _keep_alive(sock: trio.socket.SocketType) -> None:
         for name, value in _KEEP_ALIVE.items():
             if hasattr(socket, name):  # macOS has not all of them
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _accept_in_turn(listener: Listener, shares: Shares, nursery: trio.Nursery) -> trio.SocketStream:
+    """Accept a connection that no worker with fewer connections was quicker to accept."""
+    while True:
+        await trio.lowlevel.wait_readable(listener.socket)
+        await shares.wait_for_others(len(nursery.child_tasks))
+        # If others have taken all, this worker's turn is over: whose the next is has to be asked again.
+        with trio.move_on_after(TURN_SECONDS):
+            return await listener.accept()
 
 
 async def _handle(

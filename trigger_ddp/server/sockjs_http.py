@@ -144,8 +144,10 @@ class Transports:
         if match is None:
             return None
         key, transport = match["session"], match["transport"]
-        if (path := self._elsewhere(key)) is not None:
-            return await siblings.ask(path, request)
+        if self._others is not None and (path := self._others.path_of(key)) is not None:
+            # The head of what receives comes at once; what sends may have to wait for room.
+            slack = 0.0 if transport in _RECEIVING else self._sessions.limits.outbox_seconds
+            return await self._others.ask(path, request, siblings.ASK_SECONDS + slack)
         headers = (*sockjs.NOT_CACHED, *sockjs.session_cookie(request, self._options))
         try:
             if transport == "jsonp_send":

@@ -21,6 +21,7 @@ import outcome
 import trio
 
 from trigger_ddp.server import forwarded, sockets, wsgi_environ, wsgi_input
+from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.exchange import Request
 from trigger_ddp.server.exchange import Response as OwnResponse
 from trigger_ddp.server.http1 import HTTPStream, Refused, refusal
@@ -59,6 +60,10 @@ class Gateway:
         max_body_bytes: of the largest body; 0: there is no limit.
         forwarded_count: how many proxies stand before the server, see `forwarded`.
         multiprocess: whether other processes serve the same application.
+        answering: tells whether the server is about to end.
+
+    Attributes:
+        workers: as given.
     """
 
     def __init__(
@@ -70,28 +75,15 @@ class Gateway:
         max_body_bytes: int = 0,
         forwarded_count: int = 0,
         multiprocess: bool = False,
+        answering: Answering | None = None,
     ) -> None:
         self._application = application
-        self._workers = workers
+        self.workers = workers
         self._max_waiting = max_waiting
         self._max_body_bytes = max_body_bytes
         self._forwarded_count = forwarded_count
         self._multiprocess = multiprocess
-        self._active = 0
-        self._idle = trio.Event()
-        self._closing = False
-
-    @property
-    def active(self) -> int:
-        """How many requests are being answered."""
-        return self._active
-
-    async def drained(self) -> None:
-        """Return when no request is being answered; from now on each connection ends with its response."""
-        self._closing = True
-        while self._active:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        self._answering = answering or Answering()
 
     async def respond(self, http: HTTPStream, request: Request) -> None:
         """Answer a request of which the head was read.
@@ -104,23 +96,14 @@ class Gateway:
             raise refusal(400)
         if self._max_body_bytes and int(request.http_headers.get("content-length", 0)) > self._max_body_bytes:
             raise refusal(413)
-        self._active += 1
-        try:
-            await self._respond(http, request)
-        finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
-
-    async def _respond(self, http: HTTPStream, request: Request) -> None:
-        exchange = _Exchange(http, request, self._max_body_bytes, lambda: self._closing)
+        exchange = _Exchange(http, request, self._max_body_bytes, self._answering)
         await exchange.prefetch()
-        if self._workers.statistics().waiting >= self._max_waiting:
+        if self.workers.statistics().waiting >= self._max_waiting:
             logger.warning("all threads are busy, and %d requests wait for one", self._max_waiting)
             retry = ("Retry-After", str(_RETRY_SECONDS))
             raise Refused(OwnResponse.text(503, "503 Service Unavailable\n", retry))
         environ = self._environ(http, request)
-        await exchange.run(self._workers, self._application, environ)
+        await exchange.run(self.workers, self._application, environ)
         await exchange.discard()
 
     def _environ(self, http: HTTPStream, request: Request) -> dict[str, Any]:
@@ -142,13 +125,11 @@ class _Exchange:
     so one part is sent while the next is made, and after the last the thread is free.
     """
 
-    def __init__(
-        self, http: HTTPStream, request: Request, max_body_bytes: int, closing: Callable[[], bool]
-    ) -> None:
+    def __init__(self, http: HTTPStream, request: Request, max_body_bytes: int, answering: Answering) -> None:
         self._http = http
         self._request = request
         self._max_body_bytes = max_body_bytes
-        self._closing = closing
+        self._answering = answering
         self._token = trio.lowlevel.current_trio_token()
         self._orders, self._todo = trio.open_memory_channel[_Order](math.inf)
         self._answers: queue.SimpleQueue[outcome.Value[bytes] | outcome.Error] = queue.SimpleQueue()
@@ -269,7 +250,7 @@ class _Exchange:
 
     def _is_last_of_connection(self) -> bool:
         """Whether more is to come of the request than would be discarded, or the server ends."""
-        if self._closing() or self._http.client_waits:
+        if self._answering.closing or self._http.client_waits:
             return True
         if self._http.request_complete:
             return False
