@@ -147,7 +147,6 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
             )
         changes = reload.Changes() if options.reload else None
         set_up()
-        logs.replace_djangos_console()
         from trigger_ddp.server import run
 
         run.serve(

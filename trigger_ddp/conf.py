@@ -82,6 +82,23 @@ class Settings:
     max_message_bytes: int = _setting(
         8 * 1024 * 1024, "size of the largest message a client may send, in bytes", least=1024
     )
+    max_message_values: int = _setting(
+        50_000,
+        "values that one message may hold (numbers, texts …; empty objects and arrays count double); "
+        "decoding takes time for each",
+        least=100,
+    )
+    max_connections: int = _setting(
+        10_000,
+        "connections that one process has at a time; fewer where it may not open as many files",
+        least=1,
+    )
+    max_connections_per_address: int = _setting(
+        1000, "most of them with one IP address; behind proxies see DDP_FORWARDED_COUNT", least=1
+    )
+    connect_timeout: float = _setting(
+        30.0, "seconds that a client has to say `connect` once its connection is open", least=0.1
+    )
     max_pending_messages: int = _setting(
         1000,
         "messages of one session waiting for their turn before its socket is no longer read; "
@@ -113,8 +130,22 @@ class Settings:
         10_000, "sessions kept for clients that are away; those away for longest end first", least=0
     )
     max_subscriptions: int = _setting(1000, "subscriptions one session may hold", least=1)
+    max_session_share: float = _setting(
+        0.2,
+        "share of the server's event loop that the messages of one session may take in the long run; who "
+        "sends more is read more slowly; 1: there is no limit",
+        least=0.001,
+    )
+    max_subscription_bytes: int = _setting(
+        1024 * 1024, "size of the messages that asked for one session's subscriptions together", least=1024
+    )
     outbox_bytes: int = _setting(
         64 * 1024 * 1024, "bytes waiting for one slow client above which it is disconnected", least=1024
+    )
+    outbox_total_bytes: int = _setting(
+        1024 * 1024 * 1024,
+        "bytes waiting for all clients of one process above which those are disconnected for whom most wait",
+        least=1024,
     )
     outbox_seconds: float = _setting(
         30.0, "seconds the oldest byte may wait for a slow client before it is disconnected", least=0.1

@@ -21,10 +21,11 @@ from prometheus_client.core import Metric
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError
-from trigger_ddp.server import debug, main_task, preconditions, siblings, sockjs, wsgi_app
+from trigger_ddp.server import debug, logs, main_task, preconditions, siblings, sockjs, wsgi_app
+from trigger_ddp.server.admission import Admission, file_limit
 from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.conversation import opener, take_over
-from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
+from trigger_ddp.server.http import Application, Handler, Limits, serve_admitted, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.operations import Operations
@@ -95,6 +96,7 @@ def serve(options: Options) -> None:
     preconditions.check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
+    logs.replace_djangos_console()  # not before: the WSGI application sets Django up once more
     main_task.run(_main, options, conninfo, settings(), certificates, application)
 
 
@@ -180,6 +182,9 @@ async def _main(
                 operations=None if options.admin_binds else operations,
                 metrics=metrics,
                 siblings=others,
+                admission=Admission(
+                    file_limit(conf.max_connections), conf.max_connections_per_address, metrics
+                ),
                 answering=answering,
                 origins=Origins(conf.allowed_origins),
             )
@@ -229,10 +234,10 @@ def _announce(options: Options, listeners: _Listeners) -> None:
 def _client_server(
     application: Application, certificates: Certificates | None
 ) -> Callable[[trio.SocketStream], Awaitable[object]]:
-    serve_plain = partial(serve_stream, app=application)
-    if certificates is None:
-        return serve_plain
-    return partial(certificates.serve, handler=serve_plain)
+    serve: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
+    if certificates is not None:
+        serve = partial(certificates.serve, handler=serve)
+    return partial(serve_admitted, handler=serve, app=application, tls=certificates is not None)
 
 
 async def _serve_siblings(worker: Worker, service: Service, application: Application) -> None:

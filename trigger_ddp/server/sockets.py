@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -25,6 +26,8 @@ TURN_SECONDS = 0.001
 #: Seconds a connection that is done may take to close its own side.
 LINGER_SECONDS = 1.0
 
+#: Seconds of silence after which TCP asks the other side, between two questions, and how many are asked.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 _PORT_ZERO_ATTEMPTS = 10
 _READ_SIZE = 65536
 
@@ -310,7 +313,19 @@ async def _accept(
             if failing:
                 logger.warning("accepting connections on %s again", describe(listener))
                 failing = 0
+            _keep_alive(stream.socket)
             nursery.start_soon(_handle, handler, stream, name=f"connection {peer_of(stream)}")
+
+
+def _keep_alive(sock: trio.socket.SocketType) -> None:
+    """Have the kernel find out when the other side has gone without a word; not all clients are pinged."""
+    if sock.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError):  # it has gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):  # macOS has not all of them
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _accept_in_turn(listener: Listener, shares: Shares, nursery: trio.Nursery) -> trio.SocketStream:

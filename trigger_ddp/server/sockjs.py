@@ -21,6 +21,9 @@ from trigger_ddp.server.exchange import Request, Response, not_allowed, not_foun
 #: Everything at or below this path belongs to SockJS.
 PREFIX = "/sockjs"
 
+#: Messages in one frame of a client. sockjs-client puts one into each, and over HTTP what has waited.
+MOST_MESSAGES = 10_000
+
 _SESSION = re.compile(r"/sockjs/[^/.]+/[^/.]+/websocket/?", re.ASCII)
 _YEAR = 365 * 24 * 60 * 60
 
@@ -77,9 +80,12 @@ def unframe(text: str) -> list[str]:
     if not text:
         return []
     try:
-        return _decode_list(text) if text[0] == "[" else [_decode_string(text)]
+        messages = _decode_list(text) if text[0] == "[" else [_decode_string(text)]
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise BrokenFraming(str(error)) from error
+    if len(messages) > MOST_MESSAGES:
+        raise BrokenFraming(f"{len(messages)} messages at once")
+    return messages
 
 
 def is_session(raw_path: str) -> bool:

@@ -223,6 +223,8 @@ class Transports:
             raise _Wrong("Payload expected.") from None
         except (msgspec.DecodeError, UnicodeError):
             raise _Wrong("Broken JSON encoding.") from None
+        if len(messages) > sockjs.MOST_MESSAGES:
+            raise _Wrong("Too many messages.")
         session = self._sessions.find(key)
         if session is None:
             return Response.text(404, "404 Error: Page not found\n", *headers)
