@@ -87,7 +87,7 @@ def configure(
 def replace_djangos_console() -> None:
     """Take away the handler by which Django writes to standard error where DEBUG is set: ours does, too.
 
-    Call it after the last ``django.setup()``. What a ``LOGGING`` setting says of the logger ``django`` stands.
+    Call it after the last ``django.setup()``. What a ``LOGGING`` setting says of ``django`` stands.
     """
     if "django" in getattr(settings, "LOGGING", {}).get("loggers", {}):
         return
