@@ -21,6 +21,11 @@ demo *args: _installed
 test *args: _installed
     {{python}} -m pytest "$@"
 
+# Fuzz the entrances, all or those named, for instance: just fuzz ddp http --seconds 600
+fuzz *args: _installed
+    {{python}} -c 'import atheris' 2>/dev/null || {{python}} -m pip install -e '.[fuzz]'
+    {{python}} -m tests.fuzz "$@"
+
 # Check style and types.
 lint: _installed
     {{python}} -m ruff check

@@ -289,6 +289,11 @@ values = st.recursive(
 )
 
 
+def test_an_infinity_may_be_told_by_a_number_too_large_for_a_float() -> None:
+    assert ejson.decode('{"$InfNaN":1%s}' % ("0" * 400)) == math.inf
+    assert ejson.decode('{"$InfNaN":-1%s}' % ("0" * 400)) == -math.inf
+
+
 @given(values)
 def test_round_trip(value: Any) -> None:
     text = ejson.encode(value)

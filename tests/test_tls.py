@@ -20,6 +20,7 @@ import trustme
 from websockets.sync.client import connect
 
 from tests.conftest import Database
+from tests.server.network import TEXT, masked, upgrade
 from tests.serving import Server
 from tests.sockjs import SockJSSocket
 
@@ -54,6 +55,25 @@ def serial(server: Server, authority: trustme.CA) -> str:
         certificate = tls.getpeercert()
         assert certificate is not None
         return str(certificate["serialNumber"])
+
+
+def test_a_client_that_breaks_the_protocol_is_told_so_inside_of_tls(
+    db: Database, serve: Callable[..., Server], tmp_path: Path, authority: trustme.CA
+) -> None:
+    """What is said last still waits when the connection is closed: there is no writing to TLS at once."""
+    certificate, key = write(tmp_path, authority)
+    server = serve("--certfile", certificate, "--keyfile", key)
+    with (
+        socket.create_connection((server.host, server.port), 20) as plain,
+        trusting(authority).wrap_socket(plain, server_hostname=ALL) as tls,
+    ):
+        tls.sendall(upgrade() + masked(TEXT, b"\xff"))
+        received = b""
+        while data := tls.recv(4096):
+            received += data
+    _, _, frames = received.partition(b"\r\n\r\n")
+    assert frames[:1] == b"\x88"
+    assert frames[2:4] == (1007).to_bytes(2)
 
 
 def test_web_sockets_and_requests_inside_of_tls(

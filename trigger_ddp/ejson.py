@@ -367,7 +367,9 @@ def _from_binary(text: Any) -> bytes:
 def _from_inf_nan(sign: Any) -> float:
     if not _is_number(sign):
         raise EJSONError("$InfNaN is not a number")
-    return math.copysign(math.inf, sign) if sign else math.nan
+    if not sign:
+        return math.nan
+    return math.inf if sign > 0 else -math.inf  # by comparison: an int may be too large for a float
 
 
 def _from_regexp(source: Any, flags: Any) -> RegExp:

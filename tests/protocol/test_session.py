@@ -112,6 +112,28 @@ def test_an_object_without_msg_is_a_bad_request_with_offending_message(text):
     assert session.said == [{"msg": "error", "reason": "Bad request", "offendingMessage": json.loads(text)}]
 
 
+@pytest.mark.parametrize("inner", ["[%s]", '{"a":%s}'])
+@pytest.mark.parametrize(
+    "text", ["%s", '{"msg":"x","a":%s}', '{"msg":"ping","id":%s}', '{"msg":"sub","id":%s}']
+)
+def test_what_can_be_parsed_can_be_told(text, inner):
+    """The interpreter goes only so deep, and it is not always where it was when a message was parsed."""
+    before, after = inner.split("%s")
+    for depth in (1, 510, 511, 512, 513, *range(800, 1010)):
+        session = Talk()
+        session.receive(text % (before * depth + "1" + after * depth))
+        assert session.next_request() is None
+        [message] = session.said
+        assert message["msg"] in ("error", "pong")
+        assert len(message) == (3 if message["msg"] == "error" else 2) or depth > 510
+
+
+def test_a_long_list_is_not_deep():
+    session = Talk()
+    session.hear(msg="method", id="1", method="m", params=[[], {}] * 1000)
+    assert session.next_request() == Call("1", "m", [[], {}] * 1000, None)
+
+
 @pytest.mark.parametrize(
     "message",
     [

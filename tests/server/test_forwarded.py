@@ -14,7 +14,8 @@ from trigger_ddp.server.forwarded import client_address, scheme
         ("6.6.6.6, 1.1.1.1", 1, "1.1.1.1"), ("6.6.6.6, 1.1.1.1 ,10.0.0.1", 2, "1.1.1.1"),
         ("1.1.1.1", 2, "peer"), ("", 1, "peer"), ("6.6.6.6,", 1, "peer"),
         ("1.1.1.1:5000", 1, "1.1.1.1"), ("[2001:db8::1]:5000", 1, "2001:db8::1"),
-        ("2001:db8::1", 1, "2001:db8::1"),
+        ("2001:db8::1", 1, "2001:db8::1"), ("\x1b[31m", 1, "peer"), ("1.1.1.1\n", 1, "1.1.1.1"),
+        ("1.1.1.\xb2", 1, "peer"),
     ],
 )  # fmt: skip
 def test_the_address_is_counted_from_the_right(header: str | None, count: int, expected: str) -> None:

@@ -72,6 +72,52 @@ async def demo(asked: Request) -> Response | None:
 
 
 @in_trio
+async def test_others_have_their_turn_between_tiny_chunks() -> None:
+    """One read may hold thousands of them, each of which takes its time."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    head = request("POST /echo", "Transfer-Encoding: chunked", "Connection: close")
+    await theirs.send_all(head + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n")
+    await theirs.send_eof()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        await http.serve_stream(ours, http.Application(network.echo, handler=demo))
+        nursery.cancel_scope.cancel()
+    assert (await WireClient(theirs).rest()).endswith(b"a" * 1000)
+    assert turns > 1000
+
+
+@in_trio
+async def test_no_tunnel_begins_here() -> None:
+    """A page in answer to CONNECT would switch the connection to another protocol."""
+    async with serving(handler=demo) as served:
+        for target in ("/page", "localhost:443", "/websocket", "/sockjs/info"):
+            client = WireClient(await served.connect())
+            status, _, body = await ask(client, request(f"CONNECT {target}"))
+            assert (status, body) == (501, b"501 Not Implemented\n")
+            await client.stream.aclose()
+
+
+@in_trio
+async def test_a_broken_request_for_a_head_is_told_so_without_a_body() -> None:
+    async with serving(handler=demo) as served:
+        client = WireClient(await served.connect())
+        await client.send(request("HEAD /page", "Transfer-Encoding: chunked") + b"no chunk\r\n")
+        head = await client.head()
+        assert head.startswith("HTTP/1.1 400 ")
+        assert "connection: close" in head.lower()
+        assert await client.rest() == b""
+        await client.stream.aclose()
+
+
+@in_trio
 async def test_requests_follow_each_other_on_one_connection() -> None:
     async with serving(handler=demo) as served:
         client = WireClient(await served.connect())

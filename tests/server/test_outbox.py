@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.network import in_mock_time, in_trio, until
+from trigger_ddp.server import sockets
 from trigger_ddp.server.outbox import Outbox
 
 MANY = 1 << 40
@@ -330,3 +331,28 @@ async def test_wait_at_most_paces_a_sender() -> None:
                 assert outbox.end_reason is None
         assert total == 10_000_000
         await stream.aclose()
+
+
+@in_mock_time
+async def test_what_was_said_last_arrives_where_nothing_is_written_at_once() -> None:
+    async with over_memory() as (outbox, theirs, nursery):
+        outbox.append(b"goodbye")
+        outbox.flush()
+        nursery.start_soon(outbox.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.append(b"and nothing after it")
+        with pytest.raises(trio.ClosedResourceError):
+            await outbox.send_all(b"nor this")
+        assert await theirs.receive_some(100) == b"goodbye"
+        assert await theirs.receive_some(100) == b""
+
+
+@in_mock_time
+async def test_closing_does_not_wait_for_one_who_does_not_read() -> None:
+    async with over_memory() as (outbox, _, _nursery):
+        outbox.append(b"goodbye")
+        outbox.flush()
+        begun = trio.current_time()
+        await outbox.aclose()
+        assert trio.current_time() - begun < 2.5 * sockets.LINGER_SECONDS
+        assert outbox.end_reason is None

@@ -38,7 +38,20 @@ def test_bind_values(text: str, address: sockets.Address) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "localhost", "localhost:", "localhost:http", "1:65536", "::1:80", "unix:", "a:-1", "a:²"],
+    [
+        "",
+        ":",
+        "localhost",
+        "localhost:",
+        "localhost:http",
+        "1:65536",
+        "::1:80",
+        "unix:",
+        "a:-1",
+        "a:²",
+        "[a]:1",
+        "[]:1",
+    ],
 )
 def test_wrong_bind_values_say_what_is_wanted(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not an address to listen on"):

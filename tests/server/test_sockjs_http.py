@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from urllib.parse import quote_from_bytes, quote_plus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.server.network import Served, WireClient, in_trio, serving
 from tests.server.test_http import ask, request
-from trigger_ddp.server import sockjs
+from trigger_ddp.server import sockjs, sockjs_http
 from trigger_ddp.server.connection import Connection
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -337,6 +341,21 @@ async def test_jsonp() -> None:
         assert (await ask(client, request(post.replace("/s/", "/nobody/"), FORM, body=b"d=[]")))[0] == 404
 
 
+@given(
+    st.binary(),
+    st.sampled_from([quote_from_bytes, quote_plus, lambda data: "".join(map("%{:02x}".format, data))]),
+)
+def test_what_a_form_holds_is_decoded(data: bytes, encode: Callable[[bytes], str]) -> None:
+    encoded = encode(data).encode()
+    for form in (b"d=%b", b"d=%b&d=x", b"a=b&d=%b&c", b"dd=x&c&d=%b"):
+        assert sockjs_http._form_field(form % encoded, b"d") == data
+
+
+def test_a_form_without_the_field() -> None:
+    for form in (b"", b"d", b"dd=x", b"x=d=y", b"&", b"d&x"):
+        assert sockjs_http._form_field(form, b"d") == b""
+
+
 @pytest.mark.parametrize("transport", ["jsonp", "htmlfile"])
 def test_callbacks_are_looked_at(transport: str) -> None:
     @in_trio
@@ -349,6 +368,10 @@ def test_callbacks_are_looked_at(transport: str) -> None:
             for name in ("%20", "*", "abc(", "abc%28", "a" * 33, "%C3%A9", "a%0A"):
                 status, _, body = await ask(client, request(f"GET /sockjs/a/a/{transport}?c={name}"))
                 assert (status, body) == (500, b'invalid "callback" parameter\n')
+            client = WireClient(await served.connect())
+            many = "&".join("a" * 101)
+            status, _, body = await ask(client, request(f"GET /sockjs/000/s/{transport}?{many}&c=f"))
+            assert (status, body) == (500, b'too many parameters beside "callback"\n')
             assert await poll(served, "a") == b"o\n"  # none of them has opened it
 
     scenario()
@@ -365,3 +388,30 @@ async def test_characters_that_browsers_mangle_are_escaped() -> None:
     assert fragile.search(body.decode()) is None
     assert json.loads(body[1:]) == [text]
     assert b"\\u2028\\u2029" in body
+
+
+@in_trio
+async def test_origins_that_no_browser_has_are_not_repeated() -> None:
+    """Headers of requests may hold any byte, those of responses are ASCII."""
+    strange = b"Origin: http://\xe9\r\nAccess-Control-Request-Headers: x-\xe9\r\n\r\n"
+    async with serving() as served:
+        for method, path, expected in [
+            ("GET", "/sockjs/info", 200), ("OPTIONS", "/sockjs/info", 204),
+            ("OPTIONS", "/sockjs/0/s/xhr", 204), ("POST", "/sockjs/0/s/xhr_send", 500),
+        ]:  # fmt: skip
+            client = WireClient(await served.connect())
+            status, headers, _ = await ask(client, request(f"{method} {path}")[:-2] + strange)
+            assert (status, headers["access-control-allow-origin"]) == (expected, "*")
+            assert "access-control-allow-headers" not in headers
+            await client.stream.aclose()
+
+
+@in_trio
+async def test_a_cookie_beyond_ascii_is_not_repeated() -> None:
+    async with serving(sockjs=sockjs.Options(cookie=True)) as served:
+        for told, kept in ((b"abc", "abc"), (b"ab\xe9", "dummy")):
+            client = WireClient(await served.connect())
+            asked_with = b"Cookie: JSESSIONID=" + told + b"\r\n\r\n"
+            _, headers, _ = await ask(client, request("OPTIONS /sockjs/0/s/xhr")[:-2] + asked_with)
+            assert headers["set-cookie"] == f"JSESSIONID={kept}; path=/"
+            await client.stream.aclose()

@@ -193,6 +193,18 @@ async def test_the_client_closes() -> None:
         await served.until_idle()
 
 
+@in_trio
+async def test_the_reason_of_a_client_can_not_pass_for_a_line_of_the_log() -> None:
+    session = Recorded()
+    async with serving(session) as served:
+        client = await served.open()
+        await client.send(closing(1001, "leaving\n\x1b[2J"))
+        assert await client.close_code() == 1001
+        assert await session.until_ended() == r"closed: 1001 'leaving\n\x1b[2J'"
+        await client.stream.aclose()
+        await served.until_idle()
+
+
 @pytest.mark.parametrize("how", ["eof", "reset"])
 def test_the_client_vanishes(how: str, caplog: pytest.LogCaptureFixture) -> None:
     @in_trio
@@ -424,6 +436,22 @@ def test_violations_are_answered_with_their_code(
 
     scenario()
     assert session.messages == []
+    assert errors(caplog) == []
+
+
+def test_a_first_frame_that_comes_with_the_handshake_is_answered_with_its_code(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with serving() as served:
+            for _ in range(20):  # the reader and the handshake race each other
+                client = await served.open(early=masked(3, b""))
+                assert await client.close_code() == 1002
+                assert await client.rest() == b""
+                await client.stream.aclose()
+
+    scenario()
     assert errors(caplog) == []
 
 

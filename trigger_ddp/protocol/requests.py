@@ -17,6 +17,10 @@ PARSE_ERROR = "Parse error"
 #: The versions of DDP spoken here, the best first.
 VERSIONS = ("1", "pre2", "pre1")
 
+#: Containers nested deeper than this are refused. What is parsed has to be told as well, as the offending
+#: message of an error, and how deep the interpreter can go depends on how deep its stack is already.
+MOST_DEPTH = 2 * ejson.MAX_DEPTH
+
 #: Characters of a method's random seed: Meteor's have 20, and hashing them is no quick work.
 MOST_SEED_CHARACTERS = 1000
 
@@ -130,11 +134,11 @@ def _values(text: str) -> int:
     return text.count(",") + text.count("[") + text.count("{")
 
 
-def parse(text: str | bytes) -> Message:
+def parse(text: str) -> Message:
     """One message off the wire, its ``params`` still JSON.
 
     Raises:
-        BadRequest: it is not a JSON object with a ``msg``.
+        BadRequest: it is not a JSON object with a ``msg``, or nested too deeply.
     """
     try:
         message = msgspec.json.decode(text)
@@ -142,9 +146,23 @@ def parse(text: str | bytes) -> Message:
         raise BadRequest("Bad request") from None
     if not isinstance(message, (dict, list)):
         raise BadRequest("Bad request")
+    if text.count("[") + text.count("{") > MOST_DEPTH and _is_too_deep(message):
+        raise BadRequest("Bad request")
     if not isinstance(message, dict) or not message.get("msg"):
         raise BadRequest("Bad request", message)
     return message
+
+
+def _is_too_deep(message: Any) -> bool:
+    level = [message]
+    for _ in range(MOST_DEPTH):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, (dict, list))
+        ]
+    return bool(level)
 
 
 def decode_values(message: Message) -> Message:

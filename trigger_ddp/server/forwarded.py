@@ -19,12 +19,15 @@ def client_address(headers: Mapping[str, str], peer: str, count: int) -> str:
         count: how many proxies stand before this server; 0: none, and headers say nothing.
 
     Returns:
-        The address that the outermost of our proxies was called from; ``peer`` if the headers lack it.
+        The address that the outermost of our proxies was called from; ``peer`` if the headers lack it, or
+        have something there that is not printable ASCII.
     """
     addresses = [part.strip() for part in headers.get("x-forwarded-for", "").split(",")]
     if not count or len(addresses) < count:
         return peer
-    return _without_port(addresses[-count]) or peer
+    address = _without_port(addresses[-count])
+    # It stands in the log and in the database, where what a misled proxy passes on must not do harm.
+    return address if address.isascii() and address.isprintable() and address else peer
 
 
 def scheme(headers: Mapping[str, str], own: str, count: int) -> str:

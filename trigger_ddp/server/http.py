@@ -288,7 +288,7 @@ class _Conversation:
         else:
             outcome = await self._ask(self._app.handler, request)
         if isinstance(outcome, Response):
-            await self._http.respond(outcome, without_body=request.method == "HEAD")
+            await self._http.respond(outcome)
         elif isinstance(outcome, StreamingResponse):
             await self._stream_response(request, outcome)
         return outcome

@@ -66,6 +66,7 @@ class HTTPStream:
         self.stream = stream
         self._client = client
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._is_head = False  # whether the present request is a HEAD, which is answered without a body
         self.request_complete = False
         self.status = 0
         self.body_bytes = 0
@@ -102,6 +103,7 @@ class HTTPStream:
         self._h11.start_next_cycle()
         self.request_complete = False
         self.status = self.body_bytes = 0
+        self._is_head = False
         return True
 
     # Reading
@@ -129,6 +131,9 @@ class HTTPStream:
             return None
         if not isinstance(head, h11.Request):  # ConnectionClosed
             return None
+        if head.method == b"CONNECT":  # a page in answer would be the beginning of a tunnel
+            raise refusal(501)
+        self._is_head = head.method == b"HEAD"
         names = [name for name, _ in head.headers]
         if b"transfer-encoding" in names and (b"content-length" in names or head.http_version < b"1.1"):
             # Where the body ends depends on whom one asks: what one server takes for it is the next request
@@ -142,6 +147,7 @@ class HTTPStream:
         Raises:
             Refused: this is no body.
         """
+        await trio.lowlevel.checkpoint()  # one read may hold thousands of tiny chunks: others have their turn
         while not self.request_complete:
             event = self._next_event()
             if event is h11.NEED_DATA:
@@ -198,8 +204,9 @@ class HTTPStream:
 
     # Sending
 
-    async def respond(self, response: Response, *, without_body: bool = False, close: bool = False) -> None:
-        """Send a whole response."""
+    async def respond(self, response: Response, *, close: bool = False) -> None:
+        """Send a whole response, to a HEAD request without its body."""
+        without_body = self._is_head
         headers = [*response.headers, ("Date", formatdate(usegmt=True))]
         if response.status >= 200 and response.status not in (204, 304):
             headers.append(("Content-Length", str(len(response.body))))

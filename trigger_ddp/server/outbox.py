@@ -87,6 +87,7 @@ class Outbox(trio.abc.Stream):
         self._fresh: list[bytes] = []  # appended since the last flush
         self._stuck: deque[tuple[float, memoryview]] = deque()  # flushed and refused, with the time of it
         self._draining = False
+        self._closing = False  # nothing is appended any more
         self._receiving = False
         self._progress = trio.lowlevel.ParkingLot()
 
@@ -102,7 +103,7 @@ class Outbox(trio.abc.Stream):
 
         Ignored once the outbox has ended. Ends it if more than `max_bytes` wait even after a flush.
         """
-        if self.ended.is_set():
+        if self._closing or self.ended.is_set():
             return
         self._fresh.append(data)
         self.bytes_waiting += len(data)
@@ -256,7 +257,15 @@ class Outbox(trio.abc.Stream):
             self._receiving = False
 
     async def aclose(self) -> None:
-        """Close the connection in order; what still waits to be sent is dropped. May be called again."""
+        """Close the connection in order; what still waits to be sent is dropped. May be called again.
+
+        Where no direct write is possible, so that even what would be taken at once still waits, it gets
+        `sockets.LINGER_SECONDS`: what was said last, such as a close frame, is to arrive over TLS, too.
+        """
+        if self._socket is None and self.bytes_waiting:
+            self._closing = True
+            with trio.move_on_after(sockets.LINGER_SECONDS):
+                await self.wait_at_most(0)
         if not self.ended.is_set():
             self._end(None)
             if not self._receiving:
@@ -267,5 +276,5 @@ class Outbox(trio.abc.Stream):
     def _check_open(self) -> None:
         if self.end_reason is not None:
             raise trio.BrokenResourceError(self.end_reason)
-        if self.ended.is_set():
+        if self._closing or self.ended.is_set():
             raise trio.ClosedResourceError("this outbox was closed")

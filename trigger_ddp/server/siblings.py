@@ -129,7 +129,7 @@ class Siblings:
                 if await _takes_over(stream, told):
                     return stream
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            logger.warning("the worker of session %s can't be asked: %r", session, error)
+            logger.warning("the worker of session %r can't be asked: %r", session, error)
         return None
 
 

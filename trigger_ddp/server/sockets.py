@@ -76,7 +76,7 @@ def parse_bind(text: str) -> Address:
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
         host = host[1:-1]
-    if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not bracketed):
+    if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host) is not bracketed:
         raise ConfigurationError(
             f"{text!r} is not an address to listen on; "
             "write HOST:PORT, PORT, [IPV6]:PORT or unix:/path/of/socket, with a port of 0 to 65535"

@@ -157,26 +157,30 @@ def preflight(request: Request, methods: str, *more: tuple[str, str]) -> Respons
 
 
 def cross_origin(request: Request) -> tuple[tuple[str, str], ...]:
-    """SockJS clients ask with credentials, for which browsers want the origin itself and not ``*``."""
+    """SockJS clients ask with credentials, for which browsers want the origin itself and not ``*``.
+
+    What is not ASCII, as no browser writes it, is not repeated.
+    """
     headers = request.http_headers
-    if origin := headers.get("origin"):
+    if (origin := headers.get("origin")) and origin.isascii():
         allowed: tuple[tuple[str, str], ...] = (
             ("Access-Control-Allow-Credentials", "true"),
             ("Access-Control-Allow-Origin", origin),
         )
     else:
         allowed = (("Access-Control-Allow-Origin", "*"),)
-    if asked := headers.get("access-control-request-headers"):
+    if (asked := headers.get("access-control-request-headers")) and asked.isascii():
         allowed += (("Access-Control-Allow-Headers", asked),)
     return (*allowed, ("Vary", "Origin"))
 
 
 def session_cookie(request: Request, options: Options) -> tuple[tuple[str, str], ...]:
-    """The cookie that some load balancers want to see, with the value that it has."""
+    """The cookie that some load balancers want to see, with the value that it has, if that is ASCII."""
     if not options.cookie:
         return ()
-    value = _JSESSIONID.search(request.http_headers.get("cookie", ""))
-    return (("Set-Cookie", f"JSESSIONID={value[1] if value else 'dummy'}; path=/"),)
+    found = _JSESSIONID.search(request.http_headers.get("cookie", ""))
+    value = found[1] if found is not None and found[1].isascii() else "dummy"
+    return (("Set-Cookie", f"JSESSIONID={value}; path=/"),)
 
 
 def _for_a_year() -> tuple[tuple[str, str], ...]:

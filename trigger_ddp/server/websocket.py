@@ -105,8 +105,10 @@ class WebSocketConnection:
             return "closed" if self.closed else ""
         if closed.code == 1006:
             return "the client went away without closing"
-        # the client's own words, or what trio-websocket found wrong with what it sent
-        return f"closed: {closed.code} {closed.reason or ''}".rstrip()
+        # the client's own words, which are not to look like a line of the log, or what trio-websocket found
+        # wrong with what it sent
+        reason = closed.reason or ""
+        return f"closed: {closed.code} {reason if reason.isprintable() else ascii(reason)}".rstrip()
 
     @property
     def ending(self) -> Ending:
@@ -267,8 +269,17 @@ class _Channel(Outbox):
         #: Bytes received since the last whole message was taken.
         self.unfinished = 0
         self._early = early
+        self._answered = False  # the handshake
         self._accepted = trio.Event()
         self._max_unfinished = 2 * limits.max_message_bytes + _UNFINISHED_ALLOWANCE
+
+    def accept(self, websocket: trio_websocket.WebSocketConnection) -> None:
+        """The handshake is answered, and the reader may read on.
+
+        Not before: what is wrong with the first frame could not be told to the client.
+        """
+        self.websocket = websocket
+        self._accepted.set()
 
     def say_close(self, code: int, reason: str) -> None:
         """Send a close frame, if none was sent, as far as the socket takes it now."""
@@ -278,10 +289,10 @@ class _Channel(Outbox):
         self.flush()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._accepted.is_set():
-            # The first thing sent is the answer to the handshake. wsproto has changed state by now, and
-            # the bytes below stand before any frame that is pushed from here on.
-            self._accepted.set()
+        if not self._answered:
+            # The first thing sent is the answer to the handshake: these bytes stand before any frame that is
+            # pushed from here on.
+            self._answered = True
         elif bytes(data[:1])[0] == _CLOSE_OPCODE:
             self.close_sent = True
         await super().send_all(data)
@@ -341,9 +352,10 @@ class _Reader:
                         max_message_size=self._limits.max_message_bytes,
                         receive_buffer_size=_READ_SIZE,
                     )
-                    self._channel.websocket = await proposal.accept()
+                    websocket = await proposal.accept()
+                    self._channel.accept(websocket)
                     started = True
-                    task_status.started(self._channel.websocket)
+                    task_status.started(websocket)
         except* trio_websocket.ConnectionClosed:
             logger.debug("%s went away during the handshake", self._client)
         except* Exception as errors:
