@@ -332,7 +332,11 @@ class Session:
         while self._inbox:
             text = self._inbox.popleft()
             self._inbox_size -= len(text)
-            message = parse(text)
+            try:
+                message = parse(text)
+            except BadRequest as bad:  # of a long one only the head was looked at
+                self.send(messages.error(bad.reason, bad.offending))
+                continue
             try:
                 decoded = decode_values(message)
                 self.on_message(decoded)
