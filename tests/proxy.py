@@ -25,6 +25,7 @@ class _Pipe:
     sink: socket.socket
     buffer: bytearray = dataclasses.field(default_factory=bytearray)
     ended: bool = False
+    forgotten: bool = False
 
 
 class Proxy:
@@ -36,7 +37,8 @@ class Proxy:
             ...connect to proxy.port...
             proxy.stall()      # connections stay open and nothing passes, as behind a dead router
             proxy.resume()
-            proxy.cut()        # present connections end with a reset
+            proxy.forget()     # present connections stay stalled, new ones pass: a router lost its table
+        proxy.cut()        # present connections end with a reset
             proxy.slow(1000)   # bytes per second in each direction of each connection
             proxy.refuse()     # new connections are closed at once; accept() ends that
 
@@ -96,6 +98,13 @@ class Proxy:
     def accept(self) -> None:
         self._refusing = False
 
+    def forget(self) -> None:
+        """Never pass anything on present connections again; they stay open."""
+        with self._lock:
+            for pipe in self._pipes:
+                pipe.forgotten = True
+        self._wake()
+
     def cut(self) -> None:
         """Reset every present connection, on both sides."""
         with self._lock:
@@ -143,6 +152,8 @@ class Proxy:
         }
         if self._mode != "stall":
             for pipe in self._pipes:
+                if pipe.forgotten:
+                    continue
                 if pipe.buffer:
                     wanted[pipe.sink] = wanted.get(pipe.sink, 0) | selectors.EVENT_WRITE
                 elif not pipe.ended:
@@ -159,6 +170,8 @@ class Proxy:
             return
         limit = CHUNK if self._mode == "pass" else max(1, int(self._rate * TICK))
         for pipe in list(self._pipes):
+            if pipe.forgotten:
+                continue
             try:
                 if not pipe.buffer and not pipe.ended and pipe.source in readable:
                     chunk = pipe.source.recv(limit)

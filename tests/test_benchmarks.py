@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.attacks import ATTACKS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -76,4 +78,64 @@ scaling.main()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(rf"(?m)^benchmarks.scaling: {sentence}", done.stderr), done.stdout + done.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_flood(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = [sys.executable, "-m", "benchmarks.flood", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all 30 clients equal to the database" in done.stdout
+    assert len(re.findall(r"(?m)^ +\d+ +\d+ +\d+ +\d+\.\d\d( +\d+){3}$", done.stdout)) >= 2
+    assert list(temporary.iterdir()) == []
+
+
+def test_flood_notices_who_is_left_behind(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    program = """
+from benchmarks import flood, followers
+right = followers.Follower.take
+def wrong(self, message):
+    if message["msg"] != "changed":
+        right(self, message)
+followers.Follower.take = wrong
+flood.main()
+"""
+    command = [sys.executable, "-c", program, "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"benchmarks.flood: \w+\[.*\] has \d+ books, and ", done.stderr), (
+        done.stdout + done.stderr
+    )
+
+
+def test_hostile(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = [sys.executable, "-m", "benchmarks.hostile", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [row[:38].strip() for row in done.stdout.splitlines() if re.search(r"( +\d+\.\d+){6} +\d+", row)]
+    assert rows == list(ATTACKS)
+    for reason in (
+        "too_many_of_address",
+        "too_many_subscriptions",
+        "message_too_complex",
+        "message_too_large",
+    ):
+        assert reason in done.stdout
+    assert list(temporary.iterdir()) == []
+
+
+def test_soak(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    options = ["--seconds", "10", "--clients", "6", "--pause", "1.5"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    # Ten seconds say nothing of memory.
+    wrong = [line for line in done.stdout.splitlines() if "WRONG" in line and "memory has grown" not in line]
+    assert wrong == [], done.stderr
+    assert re.search(r"did: \{.*'connections': .*\}, [1-9]\d* statements written", done.stdout), done.stderr
+    assert "memory: " in done.stdout
     assert list(temporary.iterdir()) == []

@@ -1,4 +1,4 @@
-"""docs/guarantees.md: every promise names tests, and these exist."""
+"""docs/guarantees.md and docs/threat-model.md: what is promised names tests, and these exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ ROWS = [
     for line in TEXT.splitlines()
     if line.startswith("| ") and not line.startswith("| promise")
 ]
-NAMED = sorted({name for _, tests in ROWS for name in re.findall(r"`([^`]+)`", tests)})
+THREATS = (ROOT / "docs" / "threat-model.md").read_text("utf-8")
+NAMED = sorted(
+    {name for _, tests in ROWS for name in re.findall(r"`([^`]+)`", tests)}
+    | set(re.findall(r"`(tests/[^`]+)`", THREATS))
+)
 
 
 def functions(path: Path) -> set[str]:

@@ -34,7 +34,7 @@ ONLY_IN = {
 }
 ASYNC = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 OPENS_CONNECTION = re.compile(r"(psycopg|Connection)\.connect\(")
-CONNECTING_FILE = "server/listener.py"
+CONNECTING_FILE = "server/link.py"
 SOURCES = {
     path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")
 }

@@ -520,7 +520,7 @@ def test_of_several_processes_it_says_which(serve: Callable[..., Server]) -> Non
 def test_a_long_id_of_a_client_is_cut(serve: Callable[..., Server]) -> None:
     server = serve("--log-format", "json")
     with DDPClient(server.url) as client:
-        client.send(msg="sub", id="x" * 5000, name="noted", params=[])
+        client.send(msg="sub", id="x" * 1000, name="noted", params=[])
         client.wait_for(lambda message: message["msg"] == "ready")
         server.wait_for_log(r"asked")
     [entry] = [entry for entry in entries(server) if entry["message"] == "asked"]

@@ -231,13 +231,24 @@ def test_an_application_that_can_not_be_imported(db: Database, tmp_path: Path) -
     assert "--no-wsgi" in sentence
 
 
+def test_django_says_nothing_beside_the_log(serve: Serve) -> None:
+    server = serve("--log-format", "json", DJANGO_SETTINGS_MODULE=PROJECT, TDDP_TEST_DEBUG="1")
+    with pytest.raises(urllib.error.HTTPError, match="404") as answer:
+        get(server, "/nothing/here")
+    answer.value.close()
+    server.wait_for_log("Not Found: /nothing/here")
+    server.stop()
+    lines = [json.loads(line) for line in server.log().splitlines()]
+    assert sum("Not Found" in line["message"] for line in lines) == 1
+
+
 def test_the_access_log(serve: Serve) -> None:
     server = serve("--access-log", "--log-format", "json", DJANGO_SETTINGS_MODULE=PROJECT)
     get(server, "/?a=b")
     server.wait_for_log("trigger_ddp.access")
     [line] = [line for line in server.log().splitlines() if "trigger_ddp.access" in line]
     told = json.loads(line)
-    fields = ("method", "target", "status", "bytes")
+    fields = ("http_method", "target", "status", "bytes")
     assert [told[name] for name in fields] == ["GET", "/?a=b", 200, len("hello 127.0.0.1 by http")]
     assert told["client"].startswith("127.0.0.1:")
     assert 0 < told["seconds"] < 20

@@ -136,6 +136,10 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         if options.reload and not reload.is_child():
             return reload.restart_on_changes(EXIT_USAGE)
         console = debug_port.parse(options.debug_port) if options.debug_port is not None else None
+        if console is not None and console.port + options.workers - 1 > 65535:
+            raise ConfigurationError(
+                f"--debug-port {options.debug_port} leaves too few ports for {options.workers} workers"
+            )
         if worker is None and options.workers > 1:
             tls = options.certfile is not None
             return supervisor.supervise(

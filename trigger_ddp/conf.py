@@ -7,6 +7,7 @@ Read them with ``conf.settings()``; the value is built once and rebuilt when Dja
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,17 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.core.signals import setting_changed
 
+#: As browsers send it, or with a star in place of the first labels of its host.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)"
+    r"[a-z][a-z0-9+.-]*://(?:(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9]\d{0,4})?"
+)
 
-def _setting(default: Any, doc: str, *, least: float | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"doc": doc, "least": least})
+
+def _setting(
+    default: Any, doc: str, *, least: float | None = None, each: re.Pattern[str] | None = None
+) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc, "least": least, "each": each})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +82,23 @@ class Settings:
     max_message_bytes: int = _setting(
         8 * 1024 * 1024, "size of the largest message a client may send, in bytes", least=1024
     )
+    max_message_values: int = _setting(
+        50_000,
+        "values that one message may hold (numbers, texts …; empty objects and arrays count double); "
+        "decoding takes time for each",
+        least=100,
+    )
+    max_connections: int = _setting(
+        10_000,
+        "connections that one process has at a time; fewer where it may not open as many files",
+        least=1,
+    )
+    max_connections_per_address: int = _setting(
+        1000, "most of them with one IP address; behind proxies see DDP_FORWARDED_COUNT", least=1
+    )
+    connect_timeout: float = _setting(
+        30.0, "seconds that a client has to say `connect` once its connection is open", least=0.1
+    )
     max_pending_messages: int = _setting(
         1000,
         "messages of one session waiting for their turn before its socket is no longer read; "
@@ -86,6 +112,12 @@ class Settings:
         True,
         "run each plain (not async) method in a transaction; @transaction.non_atomic_requests exempts one",
     )
+    allowed_origins: tuple[str, ...] = _setting(
+        (),
+        "origins of the pages whose scripts may connect, the application's own among them: "
+        "'https://app.example.org', or 'https://*.example.org' for all hosts below that one; empty: any",
+        each=_ORIGIN,
+    )
     disconnect_grace_period: float = _setting(
         15.0,
         "seconds for which a client whose connection was lost may come back to its session; 0 turns that off",
@@ -98,8 +130,22 @@ class Settings:
         10_000, "sessions kept for clients that are away; those away for longest end first", least=0
     )
     max_subscriptions: int = _setting(1000, "subscriptions one session may hold", least=1)
+    max_session_share: float = _setting(
+        0.2,
+        "share of the server's event loop that the messages of one session may take in the long run; who "
+        "sends more is read more slowly; 1: there is no limit",
+        least=0.001,
+    )
+    max_subscription_bytes: int = _setting(
+        1024 * 1024, "size of the messages that asked for one session's subscriptions together", least=1024
+    )
     outbox_bytes: int = _setting(
         64 * 1024 * 1024, "bytes waiting for one slow client above which it is disconnected", least=1024
+    )
+    outbox_total_bytes: int = _setting(
+        1024 * 1024 * 1024,
+        "bytes waiting for all clients of one process above which those are disconnected for whom most wait",
+        least=1024,
     )
     outbox_seconds: float = _setting(
         30.0, "seconds the oldest byte may wait for a slow client before it is disconnected", least=0.1
@@ -158,6 +204,10 @@ class Settings:
     )
 
 
+def _misfits(values: Any, pattern: re.Pattern[str]) -> list[Any]:
+    return [one for one in values if not isinstance(one, str) or not pattern.fullmatch(one)]
+
+
 def _read() -> tuple[Settings, list[checks.CheckMessage]]:
     values: dict[str, Any] = {}
     problems: list[checks.CheckMessage] = []
@@ -183,6 +233,13 @@ def _read() -> tuple[Settings, list[checks.CheckMessage]]:
                 checks.Error(
                     f"{name} must be at least {least}, not {value}.", hint=hint, id="trigger_ddp.E002"
                 )
+            )
+            continue
+        each = field.metadata["each"]
+        wrong = [] if each is None else _misfits(value, each)
+        if wrong:
+            problems.append(
+                checks.Error(f"{name} must not contain {wrong[0]!r}.", hint=hint, id="trigger_ddp.E003")
             )
             continue
         values[field.name] = value

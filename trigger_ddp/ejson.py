@@ -50,6 +50,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 _SINGLE_KEY_FORMS = frozenset({"$date", "$InfNaN", "$binary", "$escape"})
 _PYTHON_FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL}
+_CONTAINERS = frozenset({dict, list})
 _DECODED_FLAGS = frozenset("gimuy")  # Meteor's choice; it drops the others, "s" among them
 
 _encoder = msgspec.json.Encoder()
@@ -319,9 +320,12 @@ def _from_json(value: Any, depth: int) -> Any:
     if depth >= MAX_DEPTH:
         raise EJSONError("nested too deeply")
     if kind is list:
-        return [_from_json(item, depth + 1) for item in value]
+        return [_from_json(item, depth + 1) if type(item) in _CONTAINERS else item for item in value]
     if not _is_special(value):
-        return {key: _from_json(item, depth + 1) for key, item in value.items()}
+        return {
+            key: _from_json(item, depth + 1) if type(item) in _CONTAINERS else item
+            for key, item in value.items()
+        }
     if "$date" in value:
         return _from_date(value["$date"])
     if "$binary" in value:

@@ -42,8 +42,8 @@ class Project:
     def table(self) -> str:
         return "people_person" if self.users == "custom" else "auth_user"
 
-    def serve(self, **settings: str) -> Server:
-        return self.start(**{**self.environ, **settings})
+    def serve(self, *arguments: str, **settings: str) -> Server:
+        return self.start(*arguments, **{**self.environ, **settings})
 
     def manage(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         return manage({**self.environ, **settings}, *arguments)
@@ -113,8 +113,8 @@ def project(
     database = Database(cluster, name)
     servers: list[Server] = []
 
-    def start(**variables: str) -> Server:
-        servers.append(serve(**variables))
+    def start(*arguments: str, **variables: str) -> Server:
+        servers.append(serve(*arguments, **variables))
         return servers[-1]
 
     yield Project(database, users, tmp_path / "mail", start)

@@ -1,4 +1,4 @@
-// simpleddp over a raw WebSocket.
+// simpleddp over a raw WebSocket. With RECONNECT=1 it connects again by itself when the connection is lost.
 
 import EJSON from "ejson";
 import SimpleDDP from "simpleddp";
@@ -6,7 +6,13 @@ import WebSocket from "ws";
 import { drive, told } from "./driver.mjs";
 
 const url = process.env.SERVER_URL.replace(/^http/, "ws") + "/websocket";
-const ddp = new SimpleDDP({ endpoint: url, SocketConstructor: WebSocket, autoConnect: false, autoReconnect: false });
+const ddp = new SimpleDDP({
+  endpoint: url,
+  SocketConstructor: WebSocket,
+  autoConnect: false,
+  autoReconnect: process.env.RECONNECT === "1",
+  reconnectInterval: 200,
+});
 for (const msg of ["added", "changed", "removed", "ready", "nosub", "result", "updated", "error"]) {
   ddp.on(msg, (message) => told(message, EJSON));
 }

@@ -7,6 +7,7 @@ client is told anything that a strict one would throw on.
 from __future__ import annotations
 
 import dataclasses
+import unittest.mock
 from typing import Any
 
 from hypothesis import given, settings
@@ -223,6 +224,13 @@ def test_clients_converge_and_are_never_told_nonsense(script, kind):
         assert session.documents == {}
         assert session.views == {}
     assert world.engine.statistics().live_queries == 0
+
+
+@settings(max_examples=500, deadline=None)
+@given(operations, st.integers(0, len(KINDS) - 1), st.integers(0, 2))
+def test_clients_converge_though_inboxes_overflow(script, kind, most):
+    with unittest.mock.patch("trigger_ddp.live.shape.MOST_KEYS", most):
+        test_clients_converge_and_are_never_told_nonsense.hypothesis.inner_test(script, kind)
 
 
 @settings(max_examples=100, deadline=None)

@@ -176,6 +176,38 @@ def test_a_barrier_passes_though_the_first_look_was_lost(engine):
     assert barrier.passed
 
 
+def test_what_is_put_back_does_not_outgrow_the_inbox(engine):
+    """The database goes away over and over, while writers go on."""
+    live = engine.acquire(compiled())
+    [first] = engine.due(0)
+    answer(engine, first)
+    engine.receive(change(*(f"a{number}" for number in range(MOST_KEYS))))
+    [lost] = engine.due(1)
+    engine.receive(change(*(f"b{number}" for number in range(MOST_KEYS))))
+    engine.restart(lost, at=2)
+    [again] = engine.due(1000)
+    assert (again.keys, again.queries) == ((), (live,))
+    answer(engine, again)
+    assert engine.due(2000) == []
+
+
+def test_an_inbox_holds_no_more_than_its_bound_while_a_look_takes_its_time(engine):
+    live = engine.acquire(compiled())
+    [first] = engine.due(0)
+    answer(engine, first)
+    engine.receive(change("a"))
+    [slow] = engine.due(1)
+    for batch in range(100):
+        engine.receive(change(*(f"{batch} {number}" for number in range(1000))))
+        assert len(live.shape._keys) <= MOST_KEYS
+    answer(engine, slow)
+    asked: list[Any] = []
+    while evaluations := engine.due(1000):
+        asked += [evaluation.queries for evaluation in evaluations]
+        answer(engine, evaluations[0])
+    assert (live,) in asked
+
+
 def test_what_differs_only_in_its_dependencies_is_not_shared(engine):
     assert engine.acquire(compiled()) is not engine.acquire(compiled(EVERYTHING))
 

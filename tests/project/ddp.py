@@ -12,12 +12,14 @@ from typing import Any
 
 from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
+from django.db import connections
 from django.db.models import Count, F
 from django.db.models.expressions import RawSQL
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
 
 import tests.project.abuse
+import tests.project.access
 import tests.project.hooking
 import tests.project.noting
 import tests.project.publishing  # noqa: F401 - registers what it declares
@@ -114,6 +116,14 @@ class Methods(APIMixin):
     def address(self) -> str:
         address: str = this.connection.client_address
         return address
+
+    @api_endpoint
+    def connection_parameters(self) -> dict[str, str]:
+        """Those of the thread's connection to the database that are not libpq's defaults."""
+        connection = connections["default"]
+        connection.ensure_connection()
+        parameters: dict[str, str] = connection.connection.info.get_parameters()
+        return parameters
 
     @api_endpoint
     def add(self, a: float, b: float) -> float:

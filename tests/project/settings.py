@@ -7,7 +7,7 @@ import json
 import os
 
 SECRET_KEY = "tests only"
-DEBUG = False
+DEBUG = "TDDP_TEST_DEBUG" in os.environ
 USE_TZ = True
 ROOT_URLCONF = "tests.project.urls"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -29,6 +29,7 @@ DATABASES = {
         "PORT": os.environ.get("TDDP_TEST_PORT", "1"),
         "USER": os.environ.get("TDDP_TEST_USER", "postgres"),
         "CONN_MAX_AGE": None,
+        "OPTIONS": json.loads(os.environ.get("TDDP_TEST_OPTIONS", "{}")),
     },
 }
 

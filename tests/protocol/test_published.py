@@ -17,6 +17,7 @@ from trigger_ddp.live.document import Document
 from trigger_ddp.live.query import Delta, LiveQuery
 from trigger_ddp.live.shape import Shape
 from trigger_ddp.protocol.fanout import Fanout
+from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.handle import RunningHandle
 from trigger_ddp.protocol.session import Session, Subscription
 
@@ -444,3 +445,19 @@ def test_a_switch_in_meteors_order(session):
     ]  # fmt: skip
     new.added("first", "e", {})
     assert ("first", "e") in session.documents
+
+
+def test_large_documents_are_told_a_few_at_a_time():
+    session = Session(Wire.RAW, lambda session: None)
+    query = live_query()
+    keys = [(f"k{number}",) for number in range(60)]
+    query.replace({key: Document(key[0], {"text": b'"' + b"x" * 30_000 + b'"'}) for key in keys}, keys)
+    subscription = Subscription("s", "any")
+    session.begin(subscription)
+    session.show(subscription, query)
+    told, more = [], True
+    while more:
+        more = session.tell_some(query)
+        told.append(len(session.take()))
+    assert sum(told) > 60 * 30_000
+    assert max(told) < 300_000

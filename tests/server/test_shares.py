@@ -14,9 +14,9 @@ from trigger_ddp.server.shares import Shares
 
 @pytest.fixture
 def workers(tmp_path: Path) -> list[Shares]:
-    path = str(tmp_path / "shares")
-    Shares.create(path, 3)
-    return [Shares(path, number) for number in (1, 2, 3)]
+    with (tmp_path / "shares").open("w+b") as file:
+        Shares.create(file, 3)
+        return [Shares(file.fileno(), number) for number in (1, 2, 3)]
 
 
 def waits(worker: Shares, count: int) -> float:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.network import errors, in_mock_time, in_trio
+from tests.server.network import errors, in_mock_time, in_trio, until
 from trigger_ddp.errors import ConfigurationError
 from trigger_ddp.server import sockets
 from trigger_ddp.server.sockets import TCPAddress, UnixAddress
@@ -236,3 +236,22 @@ async def test_cancelling_closes_the_listeners(tmp_path: Path) -> None:
     assert not (tmp_path / "sock").exists()
     (again,) = await sockets.open_listeners([where])
     await again.aclose()
+
+
+@in_trio
+async def test_the_kernel_looks_whether_clients_are_still_there() -> None:
+    options: list[int] = []
+
+    async def look(stream: trio.SocketStream) -> None:
+        options.append(stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        options.append(stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+
+    (listener,) = await sockets.open_listeners(["127.0.0.1:0"])
+    address = sockets.address_of(listener)
+    assert isinstance(address, sockets.TCPAddress)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(sockets.accept_forever, [listener], look)
+        async with await trio.open_tcp_stream("127.0.0.1", address.port):
+            await until(lambda: len(options) == 2, "a connection")
+        nursery.cancel_scope.cancel()
+    assert options == [1, 60]

@@ -597,3 +597,36 @@ async def test_a_connections_life_is_logged(caplog: pytest.LogCaptureFixture) ->
     texts = [record.getMessage() for record in caplog.records]
     assert f"<Connection 127.0.0.1:{port} raw> opened" in texts
     assert f"<Connection 127.0.0.1:{port} raw>: the client went away without closing" in texts
+
+
+@in_trio
+async def test_a_frame_of_many_messages_lets_others_have_their_turn() -> None:
+    turns = 0
+    taken: list[int] = []
+
+    async def session(connection: Connection) -> None:
+        while True:
+            await connection.receive()
+            taken.append(turns)
+
+    async def count() -> None:
+        nonlocal turns
+        while len(taken) < 2000:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with serving(session) as served:
+        client = await served.open(SOCKJS)
+        served.nursery.start_soon(count)
+        await client.send(masked(network.TEXT, json.dumps(["{}"] * 2000).encode()))
+        await until(lambda: len(taken) == 2000, "all messages")
+        assert len(set(taken)) > 500
+
+
+@in_trio
+async def test_more_messages_in_a_frame_than_anybody_means() -> None:
+    async with serving() as served:
+        client = await served.open(SOCKJS)
+        assert await client.text() == "o"
+        await client.send(masked(network.TEXT, json.dumps([""] * 10_001).encode()))
+        assert await client.text() == 'c[3000,"Broken framing."]'

@@ -325,7 +325,7 @@ async def test_every_request_has_a_line(caplog: pytest.LogCaptureFixture) -> Non
             await (await web.served.connect()).aclose()
         await web.served.until_idle()
     records = [record for record in caplog.records if record.name == "trigger_ddp.access"]
-    fields = ("method", "target", "status", "bytes")
+    fields = ("http_method", "target", "status", "bytes")
     assert sorted(tuple(getattr(record, name) for name in fields) for record in records) == sorted(
         [
             ("GET", "/a?b=%22", 200, len(b"GET /a ")),

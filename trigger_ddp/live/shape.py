@@ -149,6 +149,10 @@ class Shape:
     def _received(self, at: float) -> None:
         self.received += 1
         self._since = min(self._since, at)
+        self._bound()
+
+    def _bound(self) -> None:
+        """Rather than note ever more rows to look at, look at everything."""
         if len(self._keys) + sum(map(len, self._follow.values())) > MOST_KEYS:
             self.look_at_everything()
 
@@ -224,6 +228,7 @@ class Shape:
             self._follow.setdefault(link, set()).update(values)
         if not evaluation.queries:
             self._since = min(self._since, evaluation.since)
+            self._bound()
 
     def widen(self) -> None:
         """The running evaluation, about rows, can't be answered: ask about everything instead."""

@@ -16,6 +16,8 @@ class Ending(enum.Enum):
     SLOW = "slow_client"
     #: The client did not answer a ping.
     HEARTBEAT = "heartbeat_timeout"
+    #: The client opened a connection, and did not say `connect`.
+    SILENT = "connect_timeout"
     #: The client sent more than a message may hold.
     TOO_LARGE = "message_too_large"
     #: The client did not keep to the protocol, or speaks no version of it that is spoken here.

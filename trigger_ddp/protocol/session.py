@@ -34,8 +34,11 @@ from trigger_ddp.protocol.requests import (
     Request,
     agreed_version,
     decode_values,
+    head,
+    head_only,
     parse,
     request_of,
+    values_in,
 )
 from trigger_ddp.protocol.views import CollectionView
 
@@ -51,6 +54,7 @@ class Subscription:
         held: the live queries acquired for it, told or still loading.
         publication: what is run.
         params: the client's parameters.
+        size: characters of the message that asked for it.
         handle: of a publication that is a function, what that tells of.
         error: why it can't go on, where it ended before it began.
     """
@@ -61,6 +65,7 @@ class Subscription:
     held: list[LiveQuery] = dataclasses.field(default_factory=list)
     publication: Publication | None = None
     params: Sequence[Any] = ()
+    size: int = 0
     handle: RunningHandle | None = None
     error: MeteorError | None = None
 
@@ -71,7 +76,9 @@ class Subscription:
 
     def again(self) -> Subscription:
         """The same from its beginning."""
-        return Subscription(self.id, self.name, publication=self.publication, params=self.params)
+        return Subscription(
+            self.id, self.name, publication=self.publication, params=self.params, size=self.size
+        )
 
     def release(self) -> list[LiveQuery]:
         """End what runs for it. Returns the live queries that it held."""
@@ -104,6 +111,11 @@ class Connecting:
     session: str
     received: int
 
+    @property
+    def resumes(self) -> bool:
+        """Whether it asks to go on with a session that it had."""
+        return bool(self.session) and self.received >= 0
+
 
 class Session:
     """The protocol state of one client, over one connection or, if it is lost and regained, several.
@@ -111,6 +123,7 @@ class Session:
     Args:
         wire: how messages are framed for this client.
         on_outgoing: called when the first frame after a `take` is put in.
+        most_values: values that one message may hold.
 
     Attributes:
         id: the session's id, once the client has connected.
@@ -122,9 +135,12 @@ class Session:
         coming: subscriptions that are being made ready to replace others, see `switch`.
         views: the collections that are published to this session, by name.
         on_message: called with every message whose turn it is, decoded, before it is looked at.
+        on_refusal: called when a message is refused unread because of what it would cost.
     """
 
-    def __init__(self, wire: Wire, on_outgoing: Callable[[Session], None]) -> None:
+    def __init__(
+        self, wire: Wire, on_outgoing: Callable[[Session], None], most_values: float = math.inf
+    ) -> None:
         self.wire = wire
         self.id = ""
         self.version = ""
@@ -136,8 +152,10 @@ class Session:
         self.connecting: Connecting | None = None
         self.closing: Closing | None = None
         self.on_message: Callable[[Message], object] = lambda message: None
+        self.on_refusal: Callable[[], object] = lambda: None
         self.sent = 0
         self._on_outgoing = on_outgoing
+        self._most_values = most_values
         self._outgoing: list[bytes] = []
         self._outgoing_count = 0  # messages in there, without pings and pongs
         self._outgoing_size = 0
@@ -175,6 +193,11 @@ class Session:
         if self._outgoing_size > self._most_outgoing and self._on_too_much is not None:
             self._on_too_much()
 
+    @property
+    def outgoing_size(self) -> int:
+        """Bytes of the outgoing frames."""
+        return self._outgoing_size
+
     def ping(self) -> None:
         """Ask the client whether it is there."""
         self.push(frame(self.wire, messages.PING), 0)
@@ -207,7 +230,7 @@ class Session:
     def resume(self) -> None:
         """A connection again: what was kept goes out, behind the news that it is the same session."""
         self._most_outgoing, self._on_too_much = math.inf, None
-        waiting = [message["id"] for message in map(parse, self._inbox) if _is_call(message)]
+        waiting = [message["id"] for message in map(head, self._inbox) if _is_call(message)]
         self._repeats = {*self._unanswered, *waiting}
         self._outgoing.insert(0, frame(self.wire, messages.connected(self.id)))
         self._outgoing_count += 1
@@ -236,8 +259,11 @@ class Session:
         """A message arrived. Afterwards look at `next_request`, the outgoing frames and `closing`."""
         if self.closing is not None:
             return
+        if len(text) > self._most_values and values_in(text, int(self._most_values)) > self._most_values:
+            self._refuse(text)
+            return
         try:
-            message = parse(text)
+            message = head(text)
             if message["msg"] == "connect":
                 self._connect(message)
                 return
@@ -259,6 +285,23 @@ class Session:
                 self._inbox_size += len(text)
         except BadRequest as bad:
             self.send(messages.error(bad.reason, bad.offending))
+
+    def _refuse(self, text: str) -> None:
+        """Answer a message that would take too long to decode, so that the client does not wait for it."""
+        message = head_only(text)
+        if not message.get("msg"):
+            self.send(messages.error("Bad request"))
+            return
+        self.on_refusal()
+        error = MeteorError(413, "The message holds too many values")
+        kind, message_id = message["msg"], message.get("id")
+        if not self.id or not isinstance(message_id, str) or kind not in ("method", "sub"):
+            self.send(messages.error("The message holds too many values"))
+        elif kind == "method":
+            self.send(messages.result_error(message_id, error.as_dict()))
+            self.send(messages.updated([message_id]))
+        else:
+            self.nosub(message_id, error)
 
     def _connect(self, message: Message) -> None:
         if self.connecting is not None or self.id:
@@ -289,11 +332,15 @@ class Session:
         while self._inbox:
             text = self._inbox.popleft()
             self._inbox_size -= len(text)
-            message = parse(text)
+            try:
+                message = parse(text)
+            except BadRequest as bad:  # of a long one only the head was looked at
+                self.send(messages.error(bad.reason, bad.offending))
+                continue
             try:
                 decoded = decode_values(message)
                 self.on_message(decoded)
-                request = request_of(decoded)
+                request = request_of(decoded, len(text))
                 if isinstance(request, Call):
                     self._unanswered.add(request.id)
                 return request
@@ -309,6 +356,11 @@ class Session:
         """The client's subscriptions, then the universal ones."""
         yield from self.subscriptions.values()
         yield from self.universal.values()
+
+    @property
+    def subscribed_size(self) -> int:
+        """Characters of the messages that asked for the client's subscriptions."""
+        return sum(subscription.size for subscription in self.subscriptions.values())
 
     @property
     def queries(self) -> Iterator[LiveQuery]:
@@ -339,7 +391,7 @@ class Session:
             view = self.views[query.collection] = CollectionView(self, query.collection)
         return view.attach(query)
 
-    def tell_some(self, query: Layer, most: int = 500) -> bool:
+    def tell_some(self, query: Layer, most: int = 100) -> bool:
         """Tell the client up to ``most`` documents of a query that is shown. Returns whether there are more.
 
         Telling them in pieces lets others have their turn, and the client read, in between; what

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from trigger_ddp.protocol.session import Session
 
 
+#: Bytes after which a client is given time to take in what it is told of a query's first documents.
+MOST_TOLD_BYTES = 256 * 1024
+
 _numbers = itertools.count()
 
 
@@ -104,7 +107,7 @@ class CollectionView:
         return True
 
     def tell_some(self, layer: Layer, most: int) -> bool:
-        """Tell the client what up to ``most`` of the documents add that were not told yet.
+        """Tell the client what up to ``most`` of the documents add that were not told yet; fewer large ones.
 
         Returns:
             Whether there are more.
@@ -112,7 +115,10 @@ class CollectionView:
         untold = self._untold.get(layer)
         if untold is None:
             return False
+        enough = self._session.outgoing_size + MOST_TOLD_BYTES
         for document_id in [*itertools.islice(untold, most)]:
+            if self._session.outgoing_size >= enough:
+                break
             del untold[document_id]
             self._step(layer, Transition(document_id, None, layer.find(document_id)))
         if not untold:

@@ -1,8 +1,8 @@
 """The access log: one line for each HTTP request, the handshakes of WebSockets included.
 
 Its logger is ``trigger_ddp.access``. What the line says is on the record, too, for logs that machines read:
-client, method, target, status, bytes (of the body) and seconds (from the request's head to the end of the
-response; of a WebSocket, to its handshake).
+client, http_method, target, status, bytes (of the body) and seconds (from the request's head to the end of
+the response; of a WebSocket, to its handshake).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Entry:
         seconds = 0.0 if self._begun is None else time.monotonic() - self._begun
         fields = {
             "client": _one_line(self._client),
-            "method": self._method,
+            "http_method": self._method,  # "method" on a record is DDP's, see `logcontext`
             "target": _one_line(self._target),
             "status": status,
             "bytes": body_bytes,
@@ -58,7 +58,7 @@ class Entry:
         }
         logger.info(
             '%s "%s %s" %d %d %.3fs',
-            *(fields[name] for name in ("client", "method", "target", "status", "bytes", "seconds")),
+            *(fields[name] for name in ("client", "http_method", "target", "status", "bytes", "seconds")),
             extra=fields,
         )
 

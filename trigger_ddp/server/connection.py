@@ -10,6 +10,9 @@ from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server.exchange import Request
 from trigger_ddp.server.outbox import OutboxStatistics
 
+#: Close code and reason for all clients of a server that ends; they come back by themselves.
+SHUTTING_DOWN = 1001, "the server is shutting down"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:

@@ -23,8 +23,9 @@ from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
 from trigger_ddp.protocol.session import Closing, Session
 from trigger_ddp.server import handover, logcontext
 from trigger_ddp.server.client import Client
-from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
+from trigger_ddp.server.connection import SHUTTING_DOWN, Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request as HTTPRequest
+from trigger_ddp.server.fairness import REQUEST, Share, cost
 from trigger_ddp.server.hooks import Hooks
 from trigger_ddp.server.identity import Identity
 from trigger_ddp.server.limits import admit
@@ -37,18 +38,22 @@ logger = logging.getLogger("trigger_ddp.session")
 
 async def converse(service: Service, connection: Connection) -> None:
     """Serve a connection from its beginning to its end: find its client a session, and bring it messages."""
+    if service.draining:
+        await connection.close(*SHUTTING_DOWN)
+        return
     session = service.open_session(connection)
     logcontext.enter_session(session)
     elsewhere = None
     try:
-        while session.connecting is None:
-            text = await connection.receive()
-            session.receive(text)
-            if session.closing is not None:
-                service.flush(session)
-                await _close(connection, session.closing)
+        with trio.move_on_after(service.settings.connect_timeout) as patience:
+            text = await _connecting(service, session, connection)
+        if patience.cancelled_caught:
+            await connection.close(1008, "no `connect` in time", Ending.SILENT)
+            service.close_session(session)
+            return
+        assert session.connecting is not None
         conversation = _lost(service, session)
-        if conversation is None and service.siblings is not None:
+        if conversation is None and service.siblings is not None and session.connecting.resumes:
             elsewhere = await service.siblings.hand_over(connection, session.connecting.session, text)
     except BaseException:  # ConnectionClosed, most often
         service.close_session(session)
@@ -72,6 +77,21 @@ async def converse(service: Service, connection: Connection) -> None:
     await conversation.serve(connection)
 
 
+async def _connecting(service: Service, session: Session, connection: Connection) -> str:
+    """Answer what a client says until it connects. Returns the message that does."""
+    share = Share(service.settings.max_session_share)
+    while True:
+        text = await connection.receive()
+        with share.spending(cost(text)):
+            session.receive(text)
+        if session.connecting is not None:
+            return text
+        if session.closing is not None:
+            service.flush(session)
+            await _close(connection, session.closing)
+        await share.rest()
+
+
 async def take_over(
     service: Service, limits: Limits, stream: trio.abc.Stream, wire: Wire, request: HTTPRequest, connect: str
 ) -> None:
@@ -89,7 +109,7 @@ async def take_over(
         session = service.open_session(connection)
         session.receive(connect)
         session.take()  # what the other worker has said to it already
-        conversation = _lost(service, session)
+        conversation = None if service.draining else _lost(service, session)
         service.close_session(session)
         if conversation is None:
             await connection.refuse()
@@ -135,6 +155,7 @@ class Conversation:
         self._over = False
         self._changed = trio.Event()  # the connection or the end
         self._reading_paused = False
+        self._share = Share(service.settings.max_session_share)
         self._client = Client(session, connection, self.close)
         self._publications: Publications
         self._hooks: Hooks
@@ -290,8 +311,10 @@ class Conversation:
             except ConnectionClosed:
                 return
             heartbeat.heard()
-            session.receive(text)
+            with self._share.spending(cost(text)):
+                session.receive(text)
             self._work.set()
+            await self._share.rest()
 
     async def _notice_end(self, connection: Connection) -> None:
         """Who waits for room learns that the connection has ended."""
@@ -323,13 +346,17 @@ class Conversation:
             if self._identity.stale:
                 await self._refresh_user()
                 continue
-            request = self.session.next_request()
+            with self._share.spending():
+                request = self.session.next_request()
             self._room.set()
             if request is None:
                 self._work = trio.Event()
                 await self._work.wait()
             else:
+                with self._share.spending(REQUEST):
+                    pass
                 await self._do(request)
+                await self._share.rest()
 
     async def _refresh_user(self) -> None:
         try:
@@ -352,7 +379,11 @@ class Conversation:
                 else:
                     self._service.end(self.session, subscription)
             case Call():
-                while self._running >= self._service.settings.max_running_methods:
+                settings = self._service.settings
+                while (
+                    self._running >= settings.max_running_methods
+                    or len(self._finished) >= settings.max_pending_messages
+                ):
                     self._work = trio.Event()
                     await self._work.wait()
                 invocation = Invocation(request)
@@ -403,6 +434,7 @@ class Conversation:
             await self._method_finished.wait()
             self._method_finished = trio.Event()
             finished, self._finished = self._finished, []
+            self._work.set()
             await self._everything_told()
             self.session.send(messages.updated(finished))
 

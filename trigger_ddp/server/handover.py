@@ -33,6 +33,7 @@ class _Kind(enum.IntEnum):
     MESSAGE = 1  # from the client: UTF-8
     FRAMES = 2  # to the client, as they are
     CLOSE = 3  # the client's connection: code, reason and ending as JSON
+    ABORT = 4  # the client's connection: reason and ending as JSON
 
 
 def _block(kind: _Kind, payload: bytes) -> bytes:
@@ -76,6 +77,9 @@ async def pass_on(connection: Connection, stream: trio.abc.Stream) -> None:
             if kind is _Kind.CLOSE:
                 code, reason, ending = msgspec.json.decode(payload, type=tuple[int, str, Ending])
                 await connection.close(code, reason, ending)
+                break
+            if kind is _Kind.ABORT:
+                connection.abort(*msgspec.json.decode(payload, type=tuple[str, Ending]))
                 break
             connection.push(payload)
             connection.flush()
@@ -214,4 +218,7 @@ class CarriedConnection:
         """Cut the connection now."""
         if self._closing is None:
             self._closing, self._ending = reason, ending
+            # As far as the socket takes it: there it stays to be read, though nothing follows.
+            self._outbox.append(_block(_Kind.ABORT, msgspec.json.encode((reason, ending))))
+            self._outbox.flush()
         self._outbox.abort(reason, ending)

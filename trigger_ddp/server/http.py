@@ -11,18 +11,22 @@ import binascii
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from email.utils import formatdate
+from typing import Any
 
 import h11
 import trio
 
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import access, forwarded, operations, sockets, sockjs, websocket
+from trigger_ddp.server.admission import Admission
 from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.connection import Connection, Limits
 from trigger_ddp.server.exchange import Handler, Request, Response, StreamingResponse, not_allowed, not_found
 from trigger_ddp.server.http1 import HEAD_SECONDS, HTTPStream, Refused, refusal
 from trigger_ddp.server.metrics import Metrics
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.sockjs_http import Transports
 from trigger_ddp.server.sockjs_registry import Sessions
@@ -57,10 +61,13 @@ class Application:
         operations: answers requests below `operations.PREFIX`; None: they are not found.
         metrics: where connections and refusals are counted.
         siblings: the other workers, which have a share of the SockJS sessions; None: there are none.
+        admission: how many connections there may be with one address, where only the request tells which
+            that is; None: any number.
         head_at_once: send the head of a streaming response before there is a body.
         web: the Django project, which is asked what is not the server's own, instead of ``handler``.
         answering: counts the requests that are being answered.
         log_access: count each request and write a line to the access log; else another worker does.
+        origins: whose pages may connect.
     """
 
     on_connection: Callable[[Connection], Awaitable[None]] | None
@@ -72,10 +79,12 @@ class Application:
     operations: Handler | None = None
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
     siblings: Siblings | None = None
+    admission: Admission | None = None
     head_at_once: bool = False
     web: Gateway | None = None
     answering: Answering = dataclasses.field(default_factory=Answering)
     log_access: bool = True
+    origins: Origins = dataclasses.field(default_factory=Origins)
 
 
 async def serve_stream(
@@ -100,6 +109,38 @@ async def serve_stream(
         logger.exception("serving %s failed", conversation.client)
     finally:
         await sockets.close_at_once(stream)
+
+
+async def serve_admitted(
+    stream: trio.abc.Stream,
+    handler: Callable[[Any], Awaitable[object]],
+    app: Application,
+    *,
+    tls: bool = False,
+) -> None:
+    """Have ``handler`` serve a connection if there may be one more; else answer that there are too many.
+
+    Args:
+        stream: the connection, without TLS yet.
+        handler: serves it until it is closed.
+        app: what is served, with an `Admission`.
+        tls: whether the client expects TLS; it is then cut instead, as a handshake is what costs most.
+    """
+    admission = app.admission
+    assert admission is not None
+    address, port = sockets.peer_of(stream)
+    with admission.connection(None if app.forwarded_count else address) as refusal:
+        if refusal is None:
+            await handler(stream)
+            return
+    with admission.telling() as may_tell:
+        if may_tell and not tls:
+            http = HTTPStream(stream, Request("", "", client_address=address, client_port=port).client)
+            try:
+                await http.respond(refusal, close=True)
+                await sockets.close_gently(stream)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # gone already, which is as good
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,16 +178,17 @@ class _Conversation:
                     self._count_response(log.upgraded)
                     log.write(self._http.status, self._http.body_bytes)
             if upgrade is not None:
-                await websocket.serve(
-                    self._stream,
-                    upgrade.request,
-                    key=upgrade.key,
-                    early=upgrade.early,
-                    wire=upgrade.wire,
-                    on_connection=upgrade.on_connection,
-                    limits=self._app.limits,
-                    metrics=self._app.metrics,
-                )
+                with self._held(upgrade.request.client_address):
+                    await websocket.serve(
+                        self._stream,
+                        upgrade.request,
+                        key=upgrade.key,
+                        early=upgrade.early,
+                        wire=upgrade.wire,
+                        on_connection=upgrade.on_connection,
+                        limits=self._app.limits,
+                        metrics=self._app.metrics,
+                    )
                 return
             if not self._http.next_cycle():
                 await sockets.close_gently(self._stream)
@@ -234,6 +276,9 @@ class _Conversation:
             outcome = await self._ask(self._app.operations, request)
         elif ddp is None:
             outcome = not_found()
+        elif (wire is not None or _is_sockjs(request.raw_path)) and not self._app.origins.admit(request):
+            self._app.metrics.refusals["origin"] += 1
+            outcome = Response.text(403, "Pages of this origin may not connect.\n", ("Vary", "Origin"))
         elif wire is not None:
             outcome = self._upgrade(request, wire, ddp)
         elif _is_sockjs(request.raw_path):
@@ -283,7 +328,17 @@ class _Conversation:
             return Response.text(400, '"Sec-WebSocket-Key" must be 16 bytes in base64.\n')
         if request.body or self._http.version != b"1.1" or not self._http.is_handshake():
             return Response.text(400, "A WebSocket is opened by an HTTP/1.1 request without a body.\n")
+        if self._app.forwarded_count and self._app.admission is not None:
+            refusal = self._app.admission.refusal(request.client_address)
+            if refusal is not None:
+                return refusal
         return _Upgrade(request, wire, on_connection, key.encode(), self._http.unread)
+
+    def _held(self, address: str) -> AbstractContextManager[None]:
+        """A ``with`` block of a WebSocket, which counts where the connection did not yet."""
+        if self._app.forwarded_count and self._app.admission is not None:
+            return self._app.admission.of_address(address)
+        return nullcontext()
 
     # Sending
 

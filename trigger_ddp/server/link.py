@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -148,6 +149,33 @@ class Link:
             yield
         except psycopg.Error as error:
             raise LinkLostError(self._farewell or one_line(str(error))) from error
+
+
+async def connect(conninfo: str) -> psycopg.Connection[Any]:
+    """Connect, in a thread; raises LinkLostError. If cancelled, the thread closes what it may yet open."""
+    lock = threading.Lock()
+    opened: list[psycopg.Connection[Any]] = []
+    abandoned = False
+
+    def connect() -> None:
+        connection = psycopg.connect(conninfo, autocommit=True)
+        with lock:
+            if abandoned:
+                connection.close()
+            else:
+                opened.append(connection)
+
+    try:
+        await trio.to_thread.run_sync(connect, abandon_on_cancel=True)
+    except psycopg.Error as error:
+        raise LinkLostError(one_line(str(error))) from error
+    except BaseException:
+        with lock:
+            abandoned = True
+            for connection in opened:
+                connection.close()
+        raise
+    return opened[0]
 
 
 def one_line(text: str) -> str:

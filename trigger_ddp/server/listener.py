@@ -10,9 +10,7 @@ import dataclasses
 import itertools
 import logging
 import math
-import os
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -25,8 +23,9 @@ from psycopg.pq import PGnotify
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.errors import ConfigurationError
 from trigger_ddp.server.backoff import Backoff
-from trigger_ddp.server.link import Link, LinkLostError, Reply, one_line
+from trigger_ddp.server.link import Link, LinkLostError, Reply, connect, one_line
 from trigger_ddp.server.source import Deliver, Event, Fence, SourceStatistics, WatchedTable
+from trigger_ddp.server.stalled import network_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +38,9 @@ REFUSED_PAUSE = 1.0
 #: PostgreSQL's limit for the name of a channel, in bytes: LISTEN cuts a longer one, pg_notify raises.
 CHANNEL_BYTES = 63
 
-#: Fullness of the notification queue that is worth a warning, 0 to 1.
-QUEUE_WARNING = 0.5
-
-#: In force unless the conninfo says otherwise. The TCP settings have the kernel end a connection whose peer
-#: is gone; on a Unix socket libpq ignores them.
-CONNINFO_DEFAULTS = {
-    "fallback_application_name": "trigger_ddp listener",
-    "connect_timeout": "10",  # seconds, for each address
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "30000",  # milliseconds
-}
+#: How full the notification queue is when that is worth a warning, and another one. It has 8 GB unless
+#: max_notify_queue_pages says otherwise, so that the first comes long before writes fail.
+QUEUE_WARNINGS = (0.1, 0.25, 0.5, 0.75)
 
 #: Arguments of psycopg.connect() that are not libpq's, as Django's get_connection_params() returns them.
 _NOT_CONNINFO = {"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"}
@@ -141,7 +130,7 @@ class Listener:
         self._sent: dict[str, list[Fence]] = {}  # those under way, by notified token; a heartbeat brings none
 
         self._reconnects = self._notifications = self._undecodable = self._ignored = 0
-        self._queue_usage = 0.0
+        self._queue_usage = self._queue_warned = 0.0
         self._last_error: str | None = None
 
     @property
@@ -255,7 +244,7 @@ class Listener:
 
     async def _listen_until_lost(self, deliver: Deliver, on_connected: Callable[[], None]) -> None:
         """Connect, LISTEN, and tell what arrives. Ends with a `LinkLostError`, or what ``deliver`` raises."""
-        link = Link(await _connect(self._conninfo))
+        link = Link(await connect(self._conninfo))
         now = trio.current_time()
         self._talk = talk = _Talk(link, heard_at=now, heartbeat_at=now, quiet_until=now)
         try:
@@ -378,12 +367,17 @@ class Listener:
         return events
 
     def _look_at_queue(self, usage: float) -> None:
-        if usage >= QUEUE_WARNING > self._queue_usage:
+        level = max((level for level in QUEUE_WARNINGS if usage >= level), default=0.0)
+        if level > self._queue_warned:
+            self._queue_warned = level
             logger.warning(
                 "PostgreSQL's notification queue is %.0f %% full: some session listens but does not read, "
                 "perhaps idle in a transaction; when the queue is full, writes fail",
                 usage * 100,
             )
+        elif self._queue_warned and usage < QUEUE_WARNINGS[0] / 2:
+            self._queue_warned = 0.0
+            logger.warning("PostgreSQL's notification queue is nearly empty again")
         self._queue_usage = usage
 
 
@@ -391,38 +385,9 @@ def _for_each(command: sql.SQL, channels: Iterable[str]) -> list[sql.Composable]
     return [command.format(sql.Identifier(channel)) for channel in channels]
 
 
-async def _connect(conninfo: str) -> psycopg.Connection[Any]:
-    """Connect, in a thread; raises LinkLostError. If cancelled, the thread closes what it may yet open."""
-    lock = threading.Lock()
-    opened: list[psycopg.Connection[Any]] = []
-    abandoned = False
-
-    def connect() -> None:
-        connection = psycopg.connect(conninfo, autocommit=True)
-        with lock:
-            if abandoned:
-                connection.close()
-            else:
-                opened.append(connection)
-
-    try:
-        await trio.to_thread.run_sync(connect, abandon_on_cancel=True)
-    except psycopg.Error as error:
-        raise LinkLostError(one_line(str(error))) from error
-    except BaseException:
-        with lock:
-            abandoned = True
-            for connection in opened:
-                connection.close()
-        raise
-    return opened[0]
-
-
 def _complete_conninfo(conninfo: str | Mapping[str, Any]) -> str:
     """The conninfo with our defaults. Raises ConfigurationError."""
-    defaults = dict(CONNINFO_DEFAULTS)
-    if "PGCONNECT_TIMEOUT" in os.environ:
-        del defaults["connect_timeout"]
+    defaults = {"fallback_application_name": "trigger_ddp listener", **network_defaults()}
     try:
         given = conninfo_to_dict(conninfo) if isinstance(conninfo, str) else conninfo
         given = {key: value for key, value in given.items() if key not in _NOT_CONNINFO and value is not None}

@@ -9,6 +9,7 @@ import traceback
 from typing import Literal
 
 import msgspec
+from django.conf import settings
 
 from trigger_ddp.server import access
 from trigger_ddp.server.logcontext import NAMES, ContextFilter
@@ -81,3 +82,15 @@ def configure(
     ours.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
     ours.propagate = True
     access.logger.setLevel(logging.INFO if access_log else logging.WARNING)
+
+
+def replace_djangos_console() -> None:
+    """Take away the handler by which Django writes to standard error where DEBUG is set: ours does, too.
+
+    Call it after the last ``django.setup()``. What a ``LOGGING`` setting says of ``django`` stands.
+    """
+    if "django" in getattr(settings, "LOGGING", {}).get("loggers", {}):
+        return
+    logger = logging.getLogger("django")
+    for handler in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
+        logger.removeHandler(handler)

@@ -31,12 +31,17 @@ _WHOLE_TABLE = frozenset({"bulk", "truncate"})
 #: What clients are refused, by the label that counts it.
 REFUSALS = (
     "bad_request",
+    "message_too_complex",
     "method_rate",
+    "origin",
     "request_timeout",
     "request_too_large",
     "sockjs_sessions",
     "subscription_rate",
+    "subscriptions_too_large",
     "too_many_away",
+    "too_many_connections",
+    "too_many_of_address",
     "too_many_subscriptions",
 )
 

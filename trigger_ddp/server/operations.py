@@ -24,8 +24,8 @@ _NO_STORE = ("Cache-Control", "no-store")
 
 #: Says what is wrong in a few words, none of which a stranger should not read; None if nothing is.
 Check: TypeAlias = Callable[[], Awaitable[str | None]]
-#: Gives the metrics of this process, or of all that it stands for.
-Collect: TypeAlias = Callable[[], Awaitable[Iterable[Metric]]]
+#: Gives the metrics of this process, or of all that it stands for; None if they can't be had now.
+Collect: TypeAlias = Callable[[], Awaitable[Iterable[Metric] | None]]
 
 
 class Operations:
@@ -63,7 +63,10 @@ class Operations:
         return _json(200 if ready else 503, body)
 
     async def _metrics(self) -> Response:
-        return Response(200, (("Content-Type", CONTENT_TYPE), _NO_STORE), render(await self._collect()))
+        families = await self._collect()
+        if families is None:
+            return Response.text(503, "503 Service Unavailable\n", _NO_STORE)
+        return Response(200, (("Content-Type", CONTENT_TYPE), _NO_STORE), render(families))
 
 
 def _json(status: int, body: object) -> Response:

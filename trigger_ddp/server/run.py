@@ -21,19 +21,22 @@ from prometheus_client.core import Metric
 from trigger_ddp.changes.decode import decode
 from trigger_ddp.conf import Settings, settings
 from trigger_ddp.errors import ConfigurationError
-from trigger_ddp.server import debug, main_task, preconditions, siblings, sockjs, wsgi_app
+from trigger_ddp.server import debug, logs, main_task, preconditions, siblings, sockjs, wsgi_app
+from trigger_ddp.server.admission import Admission, file_limit
 from trigger_ddp.server.answering import Answering
 from trigger_ddp.server.conversation import opener, take_over
-from trigger_ddp.server.http import Application, Handler, Limits, serve_stream
+from trigger_ddp.server.http import Application, Handler, Limits, serve_admitted, serve_stream
 from trigger_ddp.server.listener import Listener
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.operations import Operations
+from trigger_ddp.server.origins import Origins
 from trigger_ddp.server.readiness import checks_of
 from trigger_ddp.server.readings import ProcessReadings, ServiceReadings
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.sockets import Listener as ListeningSocket
 from trigger_ddp.server.sockets import TCPAddress, accept_forever, open_listeners, url
 from trigger_ddp.server.sockjs_registry import Sessions
+from trigger_ddp.server.stalled import StalledWatch, set_network_defaults
 from trigger_ddp.server.stopping import stop_at_signal
 from trigger_ddp.server.tls import Certificates
 from trigger_ddp.server.worker import Worker
@@ -85,6 +88,7 @@ def serve(options: Options) -> None:
     """
     alias = settings().database
     certificates = _certificates(options)
+    set_network_defaults()
     preconditions.check_database(alias)  # first: some of Django's checks ask the database
     preconditions.check_project()
     application = wsgi_app.load() if _is_wsgi_wanted(options) else None
@@ -92,6 +96,7 @@ def serve(options: Options) -> None:
     preconditions.check_triggers(alias, install=options.install_triggers)
     conninfo = settings().listen_dsn or connections[alias].get_connection_params()
     connections.close_all()  # from here on only worker threads use Django's connections
+    logs.replace_djangos_console()  # not before: the WSGI application sets Django up once more
     main_task.run(_main, options, conninfo, settings(), certificates, application)
 
 
@@ -155,7 +160,11 @@ async def _main(
                 service.pools["web"] = web.workers
             metrics.read += [ProcessReadings(), ServiceReadings(service)]
             accepting = trio.CancelScope()
-            nursery.start_soon(stop_at_signal, signals, service, answering, accepting, nursery.cancel_scope)
+            # A worker may get the same signal from several sides; its supervisor has another way to hurry it.
+            hurry = worker.hurried.wait if worker else partial(anext, signals)
+            stop = partial(stop_at_signal, signals, hurry, service, answering, accepting)
+            nursery.start_soon(stop, nursery.cancel_scope)
+            nursery.start_soon(StalledWatch(conf.database).run)
             await nursery.start(service.run)
             listeners = await _listen(options)
             sessions = Sessions(opener(service), _limits(conf), metrics)
@@ -173,7 +182,11 @@ async def _main(
                 operations=None if options.admin_binds else operations,
                 metrics=metrics,
                 siblings=others,
+                admission=Admission(
+                    file_limit(conf.max_connections), conf.max_connections_per_address, metrics
+                ),
                 answering=answering,
+                origins=Origins(conf.allowed_origins),
             )
             if listeners.admin:
                 administration = Application(None, operations=operations)
@@ -221,10 +234,10 @@ def _announce(options: Options, listeners: _Listeners) -> None:
 def _client_server(
     application: Application, certificates: Certificates | None
 ) -> Callable[[trio.SocketStream], Awaitable[object]]:
-    serve_plain = partial(serve_stream, app=application)
-    if certificates is None:
-        return serve_plain
-    return partial(certificates.serve, handler=serve_plain)
+    serve: Callable[[Any], Awaitable[object]] = partial(serve_stream, app=application)
+    if certificates is not None:
+        serve = partial(certificates.serve, handler=serve)
+    return partial(serve_admitted, handler=serve, app=application, tls=certificates is not None)
 
 
 async def _serve_siblings(worker: Worker, service: Service, application: Application) -> None:
@@ -237,7 +250,15 @@ async def _serve_siblings(worker: Worker, service: Service, application: Applica
         answer=partial(serve_stream, app=here),
         take_over=partial(take_over, service, application.limits),
     )
-    await accept_forever([worker.sibling_listener()], serve)
+    async with trio.open_nursery() as others:
+        with trio.CancelScope() as accepting:
+            others.start_soon(_cancel_when, worker.replaced, accepting)
+            await accept_forever([worker.sibling_listener()], serve, handler_nursery=others)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,7 @@ from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Evaluation
 from trigger_ddp.live.lifting import forget_columns
 from trigger_ddp.live.query import LiveQuery, State
+from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session, Subscription
@@ -52,6 +53,9 @@ T = TypeVar("T")
 
 #: Seconds after which a table that was locked is asked about again.
 LOCKED_SECONDS = 0.5
+
+#: Seconds between two looks at how much waits for all clients together.
+OUTBOXES_SECONDS = 1.0
 
 #: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory.
 MOST_LINGERING = 1000
@@ -139,6 +143,7 @@ class Service:
             self._nursery.start_soon(self._flush_whenever_dirty)
             self._nursery.start_soon(self._start_when_due)
             self._nursery.start_soon(self.leases.run)
+            self._nursery.start_soon(self._bound_outboxes)
             self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
@@ -152,6 +157,21 @@ class Service:
                 await self._call(function)
             except Exception:
                 logger.exception("%r, called every %g s, failed", function, seconds)
+
+    async def _bound_outboxes(self) -> None:
+        """Cut those off who are the furthest behind, while too much waits for all together."""
+        while True:
+            await trio.sleep(OUTBOXES_SECONDS)
+            waiting = {one: one.statistics().bytes_waiting for one in self.connections.values()}
+            total = sum(waiting.values())
+            for connection in sorted(waiting, key=lambda one: -waiting[one]):
+                if total <= self.settings.outbox_total_bytes:
+                    break
+                connection.abort(
+                    f"the client is too slow: of {total} bytes for all, {waiting[connection]} waited for it",
+                    Ending.SLOW,
+                )
+                total -= waiting[connection]
 
     async def reload(self) -> None:
         """Call what `API.on_reload` registered, one after the other. What they raise is logged."""
@@ -359,9 +379,13 @@ class Service:
 
     def open_session(self, connection: Connection) -> Session:
         """A session that writes to ``connection``. Pair with `close_session`."""
-        session = Session(connection.wire, self._mark_dirty)
+        session = Session(connection.wire, self._mark_dirty, self.settings.max_message_values)
+        session.on_refusal = self._note_refusal
         self.connections[session] = connection
         return session
+
+    def _note_refusal(self) -> None:
+        self.metrics.refusals["message_too_complex"] += 1
 
     def close_session(self, session: Session) -> None:
         """Let go of everything the session holds; nothing is sent any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from pathlib import Path
+from typing import BinaryIO
 
 import trio
 
@@ -29,19 +29,19 @@ class Shares:
     """The number of connections of each worker.
 
     Args:
-        path: of the file that all of them share.
+        file: descriptor of the file that all of them share.
         number: whose own number it is, 1 for the first worker.
     """
 
-    def __init__(self, path: str, number: int) -> None:
-        with Path(path).open("r+b") as file:
-            self._counts = mmap.mmap(file.fileno(), 0)
+    def __init__(self, file: int, number: int) -> None:
+        self._counts = mmap.mmap(file, 0)
         self._number = number
 
     @staticmethod
-    def create(path: str, workers: int) -> None:
-        """Make the file, for workers that do not run yet."""
-        Path(path).write_bytes(_COUNT.pack(_AWAY) * workers)
+    def create(file: BinaryIO, workers: int) -> None:
+        """Fill the file, for workers that do not run yet."""
+        file.write(_COUNT.pack(_AWAY) * workers)
+        file.flush()
 
     def put(self, count: int | None) -> None:
         """Say how many connections the own worker has; None: it does not run."""

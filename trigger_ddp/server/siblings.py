@@ -31,10 +31,15 @@ _LENGTH_BYTES = 4
 
 #: Headers about one connection, which say nothing about another.
 _HOP_BY_HOP = frozenset(
-    {b"connection", b"content-length", b"date", b"expect", b"keep-alive", b"transfer-encoding", b"upgrade"}
-)
+    {
+        b"connection", b"content-length", b"date", b"expect", b"keep-alive", b"proxy-connection", b"te",
+        b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
 
 
+#: Seconds that another worker may take to answer a request, or to begin an answer that goes on.
+ASK_SECONDS = 5.0
 #: Seconds that another worker may take to say whether it has a session.
 HAND_OVER_SECONDS = 2.0
 
@@ -86,25 +91,22 @@ class Siblings:
             pass
         return session
 
-    async def ask(self, path: str, request: Request) -> Response | StreamingResponse:
-        """The answer of another worker.
+    async def ask(self, path: str, request: Request, patience: float) -> Response | StreamingResponse:
+        """The answer of another worker; 503 if it has none.
 
         Args:
             path: where it is reached.
             request: with its whole body.
+            patience: seconds that the head of its answer may take.
         """
         try:
-            stream = await trio.open_unix_socket(path)
-        except OSError as error:
-            return _unavailable(request, error)
-        answer = _Answer(stream)
-        try:
-            return await answer.begin(request)
-        except trio.BrokenResourceError as error:
-            return _unavailable(request, error)
-        finally:
-            if not answer.goes_on:
-                await trio.aclose_forcefully(stream)
+            with trio.fail_after(patience):
+                return await _ask(path, request)
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            logger.warning("the worker of %s can't be asked: %r", request.raw_path, error)
+            return Response.text(503, "503 Service Unavailable\n")
+        except h11.LocalProtocolError:  # one request that HTTP/1.1 does not know
+            return Response.text(400, "400 Bad Request\n")
 
     async def hand_over(self, connection: Connection, session: str, connect: str) -> trio.abc.Stream | None:
         """Find the worker that can go on with a client's session.
@@ -122,32 +124,40 @@ class Siblings:
             return None
         told = HandedOver(connection.request, connection.wire.value, connect)
         try:
-            stream = await trio.open_unix_socket(path)
-        except OSError as error:
-            logger.warning("the worker of session %r can't be asked: %r", session, error)
-            return None
-        try:
-            await _begin(stream, told)
-            with trio.move_on_after(HAND_OVER_SECONDS):
-                if await stream.receive_some(1) == handover.ACCEPTED:
+            with trio.fail_after(HAND_OVER_SECONDS):
+                stream = await trio.open_unix_socket(path)
+                if await _takes_over(stream, told):
                     return stream
-        except trio.BrokenResourceError:
-            logger.debug("the worker of session %r has hung up", session)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        await trio.aclose_forcefully(stream)
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            logger.warning("the worker of session %r can't be asked: %r", session, error)
         return None
+
+
+async def _takes_over(stream: trio.abc.Stream, told: HandedOver) -> bool:
+    """Whether the worker at the other end of a stream does; if not, the stream is closed."""
+    accepted = False
+    try:
+        await _begin(stream, told)
+        accepted = await stream.receive_some(1) == handover.ACCEPTED
+    finally:
+        if not accepted:
+            await trio.aclose_forcefully(stream)
+    return accepted
+
+
+async def _ask(path: str, request: Request) -> Response | StreamingResponse:
+    stream = await trio.open_unix_socket(path)
+    answer = _Answer(stream)
+    try:
+        return await answer.begin(request)
+    finally:
+        if not answer.goes_on:
+            await trio.aclose_forcefully(stream)
 
 
 async def _begin(stream: trio.abc.Stream, told: Asked | HandedOver, rest: bytes = b"") -> None:
     data = msgspec.json.encode(told)
     await stream.send_all(len(data).to_bytes(_LENGTH_BYTES) + data + rest)
-
-
-def _unavailable(request: Request, error: Exception) -> Response:
-    logger.warning("the worker of %s can't be asked: %r", request.raw_path, error)
-    return Response.text(503, "503 Service Unavailable\n")
 
 
 class _Answer:
@@ -160,6 +170,8 @@ class _Answer:
 
     async def begin(self, request: Request) -> Response | StreamingResponse:
         headers = [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP]
+        if "host" not in request.http_headers:  # which HTTP/1.0 may lack
+            headers.append((b"host", b"localhost"))
         headers += [(b"content-length", b"%d" % len(request.body)), (b"connection", b"close")]
         events = (
             h11.Request(method=request.method, target=request.target, headers=headers),

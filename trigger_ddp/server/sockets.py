@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -20,9 +21,13 @@ logger = logging.getLogger(__name__)
 
 #: Seconds to wait before accepting again once the process or the system has run out of something.
 ACCEPT_PAUSE = 0.1
+#: Seconds for which a worker whose turn it is tries to accept what others may have taken.
+TURN_SECONDS = 0.001
 #: Seconds a connection that is done may take to close its own side.
 LINGER_SECONDS = 1.0
 
+#: Seconds of silence after which TCP asks the other side, between two questions, and how many are asked.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 _PORT_ZERO_ATTEMPTS = 10
 _READ_SIZE = 65536
 
@@ -293,10 +298,11 @@ async def _accept(
     failing = 0  # the errno that accept() keeps failing with
     async with listener:
         while True:
-            if shares is not None:
-                await shares.wait_for_others(len(nursery.child_tasks))
             try:
-                stream = await listener.accept()
+                if shares is None:
+                    stream = await listener.accept()
+                else:
+                    stream = await _accept_in_turn(listener, shares, nursery)
             except OSError as error:
                 # Out of file descriptors or memory: those who wait stay in the queue until others leave.
                 if error.errno != failing:
@@ -307,7 +313,29 @@ async def _accept(
             if failing:
                 logger.warning("accepting connections on %s again", describe(listener))
                 failing = 0
+            _keep_alive(stream.socket)
             nursery.start_soon(_handle, handler, stream, name=f"connection {peer_of(stream)}")
+
+
+def _keep_alive(sock: trio.socket.SocketType) -> None:
+    """Have the kernel find out when the other side has gone without a word; not all clients are pinged."""
+    if sock.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError):  # it has gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):  # macOS has not all of them
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _accept_in_turn(listener: Listener, shares: Shares, nursery: trio.Nursery) -> trio.SocketStream:
+    """Accept a connection that no worker with fewer connections was quicker to accept."""
+    while True:
+        await trio.lowlevel.wait_readable(listener.socket)
+        await shares.wait_for_others(len(nursery.child_tasks))
+        # If others have taken all, this worker's turn is over: whose the next is has to be asked again.
+        with trio.move_on_after(TURN_SECONDS):
+            return await listener.accept()
 
 
 async def _handle(

@@ -21,6 +21,9 @@ from trigger_ddp.server.exchange import Request, Response, not_allowed, not_foun
 #: Everything at or below this path belongs to SockJS.
 PREFIX = "/sockjs"
 
+#: Messages in one frame of a client. sockjs-client puts one into each, and over HTTP what has waited.
+MOST_MESSAGES = 10_000
+
 _SESSION = re.compile(r"/sockjs/[^/.]+/[^/.]+/websocket/?", re.ASCII)
 _YEAR = 365 * 24 * 60 * 60
 
@@ -77,9 +80,12 @@ def unframe(text: str) -> list[str]:
     if not text:
         return []
     try:
-        return _decode_list(text) if text[0] == "[" else [_decode_string(text)]
+        messages = _decode_list(text) if text[0] == "[" else [_decode_string(text)]
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise BrokenFraming(str(error)) from error
+    if len(messages) > MOST_MESSAGES:
+        raise BrokenFraming(f"{len(messages)} messages at once")
+    return messages
 
 
 def is_session(raw_path: str) -> bool:
@@ -87,10 +93,15 @@ def is_session(raw_path: str) -> bool:
     return _SESSION.fullmatch(raw_path) is not None
 
 
+def is_iframe(raw_path: str) -> bool:
+    """Whether this is the page by which very old browsers connect from pages of other origins."""
+    return _IFRAME.fullmatch(raw_path) is not None
+
+
 def respond(request: Request, options: Options) -> Response:
     """The answer to a plain request at or below `PREFIX` that is no session's."""
     resource = _RESOURCES.get(request.raw_path)
-    if resource is None and _IFRAME.fullmatch(request.raw_path):
+    if resource is None and is_iframe(request.raw_path):
         resource = _iframe
     if resource is None:
         return not_found()

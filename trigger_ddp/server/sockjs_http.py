@@ -146,7 +146,9 @@ class Transports:
             return None
         key, transport = match["session"], match["transport"]
         if self._others is not None and (path := self._others.path_of(key)) is not None:
-            return await self._others.ask(path, request)
+            # The head of what receives comes at once; what sends may have to wait for room.
+            slack = 0.0 if transport in _RECEIVING else self._sessions.limits.outbox_seconds
+            return await self._others.ask(path, request, siblings.ASK_SECONDS + slack)
         headers = (*sockjs.NOT_CACHED, *sockjs.session_cookie(request, self._options))
         try:
             if transport == "jsonp_send":
@@ -222,6 +224,8 @@ class Transports:
             raise _Wrong("Payload expected.") from None
         except (msgspec.DecodeError, UnicodeError):
             raise _Wrong("Broken JSON encoding.") from None
+        if len(messages) > sockjs.MOST_MESSAGES:
+            raise _Wrong("Too many messages.")
         session = self._sessions.find(key)
         if session is None:
             return Response.text(404, "404 Error: Page not found\n", *headers)

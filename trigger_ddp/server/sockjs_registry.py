@@ -11,16 +11,13 @@ from typing import NoReturn
 import trio
 
 from trigger_ddp.protocol.ending import Ending
+from trigger_ddp.server.admission import NOWHERE
 from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.exchange import Request
 from trigger_ddp.server.metrics import Metrics
 from trigger_ddp.server.sockjs_session import SockJSSession
 
 logger = logging.getLogger(__name__)
-
-#: What `peer_of` says of clients that have no IP address; one proxy may stand for all of them.
-_NOWHERE = frozenset({"unix", "unknown"})
-
 
 #: Seconds for which it is enough to have warned of refused sessions once.
 _WARN_EVERY = 60.0
@@ -78,7 +75,7 @@ class Sessions:
         address = request.client_address
         if len(self._open) >= self.limits.sockjs_sessions:
             self._refuse("DDP_SOCKJS_SESSIONS are open")
-        if address not in _NOWHERE and self._of_address[address] >= self.limits.sockjs_sessions_per_address:
+        if address not in NOWHERE and self._of_address[address] >= self.limits.sockjs_sessions_per_address:
             self._refuse(f"DDP_SOCKJS_SESSIONS_PER_ADDRESS are open with {address}")
         while self._closed and len(self._open) + len(self._closed) >= self.limits.sockjs_sessions:
             del self._closed[next(iter(self._closed))]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
 
 from trigger_ddp.server.answering import Answering
+from trigger_ddp.server.connection import SHUTTING_DOWN
 from trigger_ddp.server.service import Service
 
 logger = logging.getLogger("trigger_ddp.server")
@@ -19,15 +20,17 @@ DRAIN_SECONDS = 6.5
 
 async def stop_at_signal(
     signals: AsyncIterator[int],
+    hurry: Callable[[], Awaitable[object]],
     service: Service,
     answering: Answering,
     accepting: trio.CancelScope,
     everything: trio.CancelScope,
 ) -> None:
-    """Drain at the first signal; give up draining at the second, or when it takes too long.
+    """Drain at the first signal; give up draining when told to, or when it takes too long.
 
     Args:
         signals: those that end the server.
+        hurry: returns when draining is to be given up.
         service: has the sessions.
         answering: the requests that are being answered.
         accepting: where new clients are accepted.
@@ -39,15 +42,15 @@ async def stop_at_signal(
     accepting.cancel()
     with trio.move_on_after(DRAIN_SECONDS):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(_cancel_after, hurry, nursery.cancel_scope)
             async with trio.open_nursery() as closing:
                 closing.start_soon(answering.drained)
                 for connection in (*service.connections.values(), *service.passed_on):
-                    closing.start_soon(connection.close, 1001, "the server is shutting down")
+                    closing.start_soon(connection.close, *SHUTTING_DOWN)
             nursery.cancel_scope.cancel()
     everything.cancel()
 
 
-async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
+async def _cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await wait()
     scope.cancel()

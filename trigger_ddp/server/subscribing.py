@@ -34,6 +34,10 @@ T = TypeVar("T")
 #: are ready nor that they need not be waited for: universal ones, and all when the user changes.
 PATIENCE = 5.0
 
+#: Bytes of a subscription's first documents that may wait for a client before it is told of more. No more,
+#: so that one on a slow line that takes in all that it can is not DDP_OUTBOX_SECONDS behind.
+MOST_AHEAD = 256 * 1024
+
 
 class Run(Protocol):
     """Runs blocking code on some thread that may use the database."""
@@ -103,8 +107,19 @@ class Publications:
                 request.id, MeteorError("too-many-subscriptions", "This session has too many subscriptions")
             )
             return
+        if session.subscribed_size + request.size > self._service.settings.max_subscription_bytes:
+            self._service.metrics.refusals["subscriptions_too_large"] += 1
+            session.nosub(
+                request.id,
+                MeteorError("subscriptions-too-large", "The parameters of subscriptions are too large"),
+            )
+            return
         subscription = Subscription(
-            request.id, request.name, publication=publication, params=tuple(request.params)
+            request.id,
+            request.name,
+            publication=publication,
+            params=tuple(request.params),
+            size=request.size,
         )
         session.begin(subscription)
         await self._start(subscription)
@@ -182,7 +197,7 @@ class Publications:
         """Tell the client a query's documents, no faster than it reads them."""
         while self._session.tell_some(query):
             self._service.flush(self._session)
-            await self._wait_for_room(self._service.settings.outbox_bytes // 4)
+            await self._wait_for_room(min(self._service.settings.outbox_bytes // 4, MOST_AHEAD))
             await trio.lowlevel.checkpoint()
 
     # -- functions ------------------------------------------------------------------------------

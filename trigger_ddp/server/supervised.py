@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 import trio
 from prometheus_client.core import Metric
 
+from trigger_ddp.server.channel import Ask, Channel, Collect, Hurry, Metrics, Ready, Replaced, Totals
 from trigger_ddp.server.families import from_plain, to_plain
-from trigger_ddp.server.worker import FAREWELL_SECONDS, Ask, Channel, Collect, Metrics, Ready, Totals
+from trigger_ddp.server.worker import FAREWELL_SECONDS
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a worker has to end after SIGTERM; it drains for less than ten.
-END_SECONDS = 12.0
+#: Seconds that a worker has to end after SIGTERM; it drains for less than that.
+END_SECONDS = 9.5
 #: Seconds that a worker has to tell its metrics.
 ANSWER_SECONDS = 1.0
 
@@ -49,6 +50,7 @@ class Process:
         self.ready = trio.Event()
         self.families: list[Metric] = []
         self._told = trio.Event()
+        self._asked = False
         self._process = process
         self._channel = channel
         self._totals = totals
@@ -61,9 +63,15 @@ class Process:
         """Its exit code, once it has ended; negative: the signal that has killed it."""
         return self._process.returncode
 
+    @property
+    def serves(self) -> bool:
+        """Whether it does, so far as is known."""
+        return self.ready.is_set() and not self.ended.is_set()
+
     async def run(self) -> None:
         """Follow it to its end."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._channel.run)
             nursery.start_soon(self._listen)
             await self._process.wait()
             nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS  # to hear it out
@@ -85,19 +93,32 @@ class Process:
             nursery.cancel_scope.cancel()
 
     async def _tell_totals(self) -> None:
-        await self._channel.send(Totals(to_plain(await self._totals())))
+        self._channel.put(Totals(to_plain(await self._totals())))
 
     async def collect(self) -> None:
         """Have it tell its metrics; they are in `families` then, the older ones if it does not answer."""
+        if not self.serves or (self._asked and not self._told.is_set()):
+            return  # it does not serve yet, or hangs; nobody is to wait for it each time
+        self._asked = True
         self._told = trio.Event()
-        await self._channel.send(Collect())
+        self._channel.put(Collect())
         with trio.move_on_after(ANSWER_SECONDS):
             await self._told.wait()
 
     def terminate(self) -> None:
-        """Tell it to end in good order, or if it was told already, to end now."""
+        """Tell it to end in good order."""
         self.told_to_end = True
         self._process.send_signal(signal.SIGTERM)
+
+    def replace(self) -> None:
+        """Tell it to end in good order, since its successor serves."""
+        self._channel.put(Replaced())
+        self.terminate()
+
+    def hurry(self) -> None:
+        """Tell it to end now, rather than in good order."""
+        self._channel.put(Hurry())
+        self.terminate()
 
     def kill(self) -> None:
         """End it."""

@@ -25,11 +25,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from trigger_ddp.server import main_task
 from trigger_ddp.server.backoff import Backoff
+from trigger_ddp.server.channel import Channel
 from trigger_ddp.server.families import merge
 from trigger_ddp.server.shares import Shares
 from trigger_ddp.server.sockets import Listener, TCPAddress, open_listeners, url
 from trigger_ddp.server.supervised import Process
-from trigger_ddp.server.worker import ENVIRONMENT, Assignment, Channel
+from trigger_ddp.server.worker import ENVIRONMENT, Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,10 @@ async def _main(options: Options) -> int:
             supervisor = Supervisor(nursery, options.workers, sockets)
             nursery.start_soon(_stop_at_signal, stops, supervisor)
             code = await supervisor.start()
-            if code is None:
+            if supervisor.stopping.is_set():
+                await supervisor.stopped.wait()
+                logger.info("stopped")
+            elif code is None:
                 for listener in sockets.public:
                     address = url(listener, tls=options.tls)
                     logger.info("listening on %s with %d workers", address, options.workers)
@@ -101,15 +105,15 @@ class _Sockets:
     consoles: Sequence[Sequence[Listener]]
     siblings: Sequence[Listener]
     sibling_paths: list[str]
-    shares: str
+    shares: int
 
 
 @asynccontextmanager
 async def _open(options: Options, directory: str) -> AsyncIterator[_Sockets]:
-    shares = str(Path(directory, "shares"))
-    Shares.create(shares, options.workers)
     paths = [str(Path(directory, f"{number}.sock")) for number in range(1, options.workers + 1)]
     async with AsyncExitStack() as stack:
+        shares = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        Shares.create(shares, options.workers)
 
         async def listen(binds: Iterable[str]) -> Sequence[Listener]:
             listeners = await open_listeners(binds)
@@ -123,7 +127,7 @@ async def _open(options: Options, directory: str) -> AsyncIterator[_Sockets]:
             [await listen(_console(options.console, number)) for number in range(options.workers)],
             await listen(f"unix:{path}" for path in paths),
             paths,
-            shares,
+            shares.fileno(),
         )
 
 
@@ -138,7 +142,7 @@ async def _stop_at_signal(signals: AsyncIterator[int], supervisor: Supervisor) -
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.stop)
         async for _ in signals:  # whoever has no patience
-            supervisor.terminate()
+            supervisor.hurry()
 
 
 async def _replace_at_signal(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
@@ -156,37 +160,60 @@ class Supervisor:
     """
 
     def __init__(self, nursery: trio.Nursery, workers: int, sockets: _Sockets) -> None:
+        self.stopping = trio.Event()
         self.stopped = trio.Event()
         self.processes: set[Process] = set()  # all that run
         self._nursery = nursery
-        self._workers = workers
+        self._numbers = range(1, workers + 1)
         self._sockets = sockets
-        self._current: dict[int, Process] = {}  # the youngest of each number
+        self._shares = {number: Shares(sockets.shares, number) for number in self._numbers}
+        self._current: dict[int, Process | None] = dict.fromkeys(self._numbers)  # who serves, or did last
+        self._turns = {number: trio.Lock() for number in self._numbers}  # to change who that is
         self._crashes = 0
         self._ended: list[Metric] = []  # what those have counted that have ended
         self._collecting = trio.Lock()
-        self._stopping = False
 
     async def start(self) -> int | None:
         """Start the workers; the first one alone, so that what is wrong with the project is said once.
 
         Returns:
-            None once all are started, or the exit code if the first one can't.
+            None once all have been started, or the exit code if the first one can't.
         """
-        for number in range(1, self._workers + 1):
-            process = await self._start(number)
-            if number == 1:
-                await process.ready.wait()
-                if self._stopping:
-                    return 0
-                if process.ended.is_set():
-                    return process.code if process.code and process.code > 0 else 1
-            self._adopt(process)
-        for process in list(self._current.values()):
-            await process.ready.wait()
+        first = await self._start(1)
+        if first is None:
+            return 1
+        await first.ready.wait()
+        if self.stopping.is_set():
+            return 0
+        if not first.serves:
+            return first.code if first.code and first.code > 0 else 1
+        self._adopt(1, first)
+        async with trio.open_nursery() as nursery:
+            for number in self._numbers[1:]:
+                nursery.start_soon(self._start_further, number)
         return None
 
-    async def _start(self, number: int) -> Process:
+    async def _start_further(self, number: int) -> None:
+        self._adopt(number, await self._start_until_ready(number))
+
+    async def _start_until_ready(self, number: int) -> Process | None:
+        """A worker that serves, or None; what is wrong is logged then."""
+        process = await self._start(number)
+        if process is None:
+            return None
+        with trio.move_on_after(START_SECONDS):
+            await process.ready.wait()
+        if not process.ready.is_set():
+            logger.error("%s is not ready after %g s, and is killed", process, START_SECONDS)
+            process.kill()
+            await process.ended.wait()
+        elif not process.serves and not self.stopping.is_set():
+            logger.error("%s %s before it served", process, _ending(process.code))
+        return process if process.serves else None
+
+    async def _start(self, number: int) -> Process | None:
+        if self.stopping.is_set():
+            return None
         ours, theirs = socket.socketpair()
         sockets = self._sockets
         with theirs:
@@ -200,17 +227,22 @@ class Supervisor:
                 sibling_paths=sockets.sibling_paths,
                 shares=sockets.shares,
             )
-            started = await trio.lowlevel.open_process(
-                [sys.executable, *sys.orig_argv[1:]],
-                stdin=subprocess.DEVNULL,
-                pass_fds=assignment.descriptors,
-                process_group=0,  # Ctrl-C is for the supervisor alone, which tells the workers
-                env={**os.environ, ENVIRONMENT: msgspec.json.encode(assignment).decode()},
-            )
+            try:
+                started = await trio.lowlevel.open_process(
+                    [sys.executable, *sys.orig_argv[1:]],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=assignment.descriptors,
+                    process_group=0,  # Ctrl-C is for the supervisor alone, which tells the workers
+                    env={**os.environ, ENVIRONMENT: msgspec.json.encode(assignment).decode()},
+                )
+            except OSError as error:
+                logger.error("worker %d can't be started: %s", number, error)
+                ours.close()
+                return None
         process = Process(number, started, Channel(ours), self._totals)
         self.processes.add(process)
         self._nursery.start_soon(self._follow, process)
-        if self._stopping:
+        if self.stopping.is_set():
             process.terminate()
         return process
 
@@ -218,49 +250,51 @@ class Supervisor:
         await process.run()
         self.processes.discard(process)
         self._ended = merge([], [self._ended, process.families])
+        if self.stopping.is_set():
+            # Who asks it now is to be told at once that it is gone, not to wait in a queue for a successor.
+            self._sockets.siblings[process.number - 1].socket.close()
 
-    def _adopt(self, process: Process) -> None:
-        self._current[process.number] = process
-        self._nursery.start_soon(self._keep, process)
+    def _adopt(self, number: int, process: Process | None) -> None:
+        self._current[number] = process
+        self._nursery.start_soon(self._keep, number, process)
 
-    async def _keep(self, process: Process) -> None:
-        """Start another when the worker has ended without being told to, and again when that one has."""
+    async def _keep(self, number: int, process: Process | None) -> None:
+        """See to it that a worker of this number serves: start another when it has ended unasked."""
         backoff = Backoff(least=0.2)
         while True:
-            await process.ready.wait()
-            if not process.ended.is_set():
+            if process is not None:
                 backoff.succeeded(trio.current_time())
-            await process.ended.wait()
-            if process.told_to_end:
-                return
-            self._crashes += 1
-            Shares(self._sockets.shares, process.number).put(None)
+                await process.ended.wait()
+                if process.told_to_end or self.stopping.is_set():
+                    return
+                self._crashes += 1
+                self._shares[number].put(None)
+                logger.error("%s %s", process, _ending(process.code))
             delay = backoff.failed(trio.current_time())
-            logger.error("%s %s; another one follows in %.1f s", process, _ending(process.code), delay)
+            logger.info("another worker %d follows in %.1f s", number, delay)
             await trio.sleep(delay)
-            if process.told_to_end or self._stopping:  # `replace_all` has started another
-                return
-            process = self._current[process.number] = await self._start(process.number)
+            async with self._turns[number]:
+                if self.stopping.is_set() or self._current[number] is not process:
+                    return
+                process = self._current[number] = await self._start_until_ready(number)
 
     async def replace_all(self) -> None:
         """Replace one worker after the other; leave the others as they are if a successor can't start."""
-        logger.info("replacing %d workers, one after the other", len(self._current))
-        for number in self._current:
-            successor = await self._start(number)
-            with trio.move_on_after(START_SECONDS):
-                await successor.ready.wait()
-            if self._stopping:
-                return
-            if not successor.ready.is_set():
-                logger.error("%s is not ready after %g s: it is killed", successor, START_SECONDS)
-                successor.kill()
-            if not successor.ready.is_set() or successor.ended.is_set():
-                logger.error("no worker can take the place of %s, which stays", self._current[number])
-                return
-            predecessor = self._current[number]
-            self._adopt(successor)
-            await predecessor.end()
-            logger.info("%s has taken the place of %s", successor, predecessor)
+        logger.info("replacing %d workers, one after the other", len(self._numbers))
+        for number in self._numbers:
+            async with self._turns[number]:
+                successor = await self._start_until_ready(number)
+                predecessor = self._current[number]
+                if self.stopping.is_set():
+                    return
+                if successor is None:
+                    logger.error("no worker can take the place of %s, which stays", predecessor)
+                    return
+                self._adopt(number, successor)
+            if predecessor is not None:
+                predecessor.replace()
+                await predecessor.end()
+                logger.info("%s has taken the place of %s", successor, predecessor)
 
     async def _totals(self) -> list[Metric]:
         """The metrics of all workers together."""
@@ -274,14 +308,14 @@ class Supervisor:
             running = GaugeMetricFamily("trigger_ddp_workers", "workers that run", len(self.processes))
             return [*merge([process.families for process in self.processes], [self._ended]), crashes, running]
 
-    def terminate(self) -> None:
-        """Tell all workers to end; those told already end at once."""
+    def hurry(self) -> None:
+        """Tell all workers to end at once."""
         for process in self.processes:
-            process.terminate()
+            process.hurry()
 
     async def stop(self) -> None:
         """End all workers in good order; `stopped` is set then."""
-        self._stopping = True
+        self.stopping.set()
         for listener in self._sockets.public:
             listener.socket.close()  # or clients would wait in a queue that nobody serves
         while self.processes:
@@ -297,5 +331,6 @@ def _descriptors(listeners: Sequence[Listener]) -> list[int]:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"was ended by {names.get(-code, f'signal {-code}')}"
     return f"has ended with exit code {code}"

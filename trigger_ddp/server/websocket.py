@@ -138,6 +138,7 @@ class WebSocketConnection:
             if self._closing is not None:
                 raise ConnectionClosed(self.close_reason)
             if self._pending:
+                await trio.lowlevel.checkpoint()  # or a frame of many messages would keep others waiting
                 return self._pending.popleft()
             try:
                 message = await self._websocket.get_message()

@@ -1,22 +1,25 @@
 """One of several processes that serve the same addresses, as it sees itself.
 
-The supervisor starts each with its listening sockets open already, and one socket between the two on which
-they send each other `Message`s, a line of JSON each. When that is closed, the other side is gone.
+The supervisor starts each with its listening sockets open already, and a `Channel` between the two. When that
+is closed, the other side is gone.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 import trio
 from prometheus_client.core import Metric
 
 from trigger_ddp.server import families
+from trigger_ddp.server.channel import Ask, Channel, Collect, Hurry, Message, Metrics, Ready, Replaced, Totals
 from trigger_ddp.server.shares import Shares
 
 logger = logging.getLogger(__name__)
@@ -26,8 +29,8 @@ ENVIRONMENT = "TRIGGER_DDP_WORKER"
 
 #: Seconds that a worker that ends takes at most to say what it has counted.
 FAREWELL_SECONDS = 1.0
-
-_READ_SIZE = 65536
+#: Seconds that the supervisor has to tell the metrics of all workers.
+COLLECT_SECONDS = 3.0
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -41,7 +44,7 @@ class Assignment(msgspec.Struct, frozen=True):
         console_listeners: of those for the debug console of this one.
         sibling_listener: that of the one where the other workers reach this one.
         sibling_paths: where each worker is reached by the others, the first worker's first.
-        shares: path of the file of `Shares`.
+        shares: that of the file of `Shares`.
     """
 
     number: int
@@ -51,79 +54,13 @@ class Assignment(msgspec.Struct, frozen=True):
     console_listeners: list[int]
     sibling_listener: int
     sibling_paths: list[str]
-    shares: str
+    shares: int
 
     @property
     def descriptors(self) -> list[int]:
         """All file descriptors."""
         listeners = (*self.listeners, *self.admin_listeners, *self.console_listeners)
-        return [self.channel, self.sibling_listener, *listeners]
-
-
-class Ready(msgspec.Struct, tag=True, frozen=True):
-    """From a worker: it serves."""
-
-
-class Collect(msgspec.Struct, tag=True, frozen=True):
-    """To a worker: it is to send its metrics."""
-
-
-class Metrics(msgspec.Struct, tag=True, frozen=True):
-    """From a worker: its metrics, because of a `Collect`, or because it ends."""
-
-    families: list[families.Plain]
-
-
-class Ask(msgspec.Struct, tag=True, frozen=True):
-    """From a worker: it wants to be told the metrics of all together."""
-
-
-class Totals(msgspec.Struct, tag=True, frozen=True):
-    """To a worker that has asked: the metrics of all together."""
-
-    families: list[families.Plain]
-
-
-Message = Ready | Collect | Metrics | Ask | Totals
-
-_decode = msgspec.json.Decoder(Message).decode
-_encode = msgspec.json.Encoder().encode
-
-
-class Channel:
-    """One side of what goes between the supervisor and a worker."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self._turn = trio.Lock()
-
-    async def send(self, message: Message) -> None:
-        """Send a message, unless the other side is gone."""
-        async with self._turn:
-            try:
-                await self._stream.send_all(_encode(message) + b"\n")
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                logger.debug("nobody is there to hear %r", message)
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """What the other side sends, until it is gone."""
-        buffer = bytearray()
-        while True:
-            try:
-                data = await self._stream.receive_some(_READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            if not data:
-                return
-            buffer += data
-            *lines, rest = buffer.split(b"\n")
-            buffer = bytearray(rest)
-            for line in lines:
-                yield _decode(line)
-
-    def close(self) -> None:
-        """Hang up."""
-        self._stream.socket.close()
+        return [self.channel, self.sibling_listener, self.shares, *listeners]
 
 
 class Worker:
@@ -136,6 +73,9 @@ class Worker:
         number: 1 for the first.
         sibling_paths: of the Unix sockets at which workers reach each other, the first worker's first.
         shares: how many connections each worker has.
+        replaced: set once its successor serves the other workers.
+        hurried: set once it is to end without draining any longer. SIGTERM may come from others, too, such as
+            systemd, which sends it to all processes of a service; a second one is no such order.
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -143,9 +83,10 @@ class Worker:
         self.sibling_paths = assignment.sibling_paths
         self.shares = Shares(assignment.shares, assignment.number)
         self._assignment = assignment
+        self.replaced = trio.Event()
+        self.hurried = trio.Event()
         self._channel: Channel | None = None
-        self._asking = trio.Lock()
-        self._told = trio.Event()
+        self._told: trio.Event | None = None  # while the totals are asked for
         self._totals: list[Metric] = []
 
     @classmethod
@@ -157,6 +98,7 @@ class Worker:
         assignment = msgspec.json.decode(text, type=Assignment)
         for descriptor in assignment.descriptors:
             os.set_inheritable(descriptor, False)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server serves, and does more than end at it
         return cls(assignment)
 
     def listeners(self) -> list[trio.SocketListener]:
@@ -183,29 +125,46 @@ class Worker:
             collect: gives the metrics of this process.
         """
         self._channel = channel = Channel(socket.socket(fileno=self._assignment.channel))
-        await channel.send(Ready())
+        channel.put(Ready())
         try:
-            async for message in channel.messages():
-                match message:
-                    case Collect():
-                        await channel.send(Metrics(families.to_plain(collect())))
-                    case Totals():
-                        self._totals = families.from_plain(message.families)
-                        self._told.set()
-            logger.error("the supervisor is gone, and without it this worker ends")
-            os.kill(os.getpid(), signal.SIGTERM)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(channel.run)
+                async for message in channel.messages():
+                    self._hear(channel, message, collect)
+                logger.error("the supervisor is gone, and without it this worker ends")
+                shutil.rmtree(Path(self.sibling_paths[0]).parent, ignore_errors=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                await trio.sleep_forever()
         finally:
             with trio.move_on_after(FAREWELL_SECONDS, shield=True):
-                await channel.send(Metrics(families.to_plain(collect())))
+                await channel.farewell(Metrics(families.to_plain(collect())))
+            channel.close()
 
-    async def collect(self) -> list[Metric]:
-        """The metrics of all workers together, those included that have ended."""
+    def _hear(self, channel: Channel, message: Message, collect: Callable[[], Iterable[Metric]]) -> None:
+        match message:
+            case Collect():
+                channel.put(Metrics(families.to_plain(collect())))
+            case Totals():
+                self._totals = families.from_plain(message.families)
+                if self._told is not None:
+                    self._told.set()
+            case Replaced():
+                self.replaced.set()
+            case Hurry():
+                self.hurried.set()
+
+    async def collect(self) -> list[Metric] | None:
+        """The metrics of all workers together, of those too that have ended; None: nobody tells."""
         assert self._channel is not None
-        async with self._asking:
+        if self._told is None:
             self._told = trio.Event()
-            await self._channel.send(Ask())
-            await self._told.wait()
-            return self._totals
+            self._channel.put(Ask())
+        told = self._told
+        with trio.move_on_after(COLLECT_SECONDS):
+            await told.wait()
+        if self._told is told:
+            self._told = None
+        return self._totals if told.is_set() else None
 
 
 def _listener(descriptor: int) -> trio.SocketListener:

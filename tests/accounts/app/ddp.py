@@ -16,6 +16,16 @@ from trigger_ddp.demo.bookstore.models import Author, Tag
 
 logger = logging.getLogger("tests")
 
+#: Where `fail_here` raises just now, as the method `failing` says.
+failing: set[str] = set()
+
+
+def fail_here(where: str) -> None:
+    """Raise, if a test wants that, on top of frames that have passwords and tokens in their variables."""
+    if where in failing:
+        raise RuntimeError(f"{where} fails")
+
+
 for name, signal in {
     "user_logged_in": user_logged_in, "user_logged_out": user_logged_out,
     "user_login_failed": user_login_failed, "create_user": signals.create_user,
@@ -25,6 +35,7 @@ for name, signal in {
 
     def receiver(sender: Any, request: Any, name: str = name, **kwargs: Any) -> None:
         logger.warning("signal %s of %s", name, request.META["REMOTE_ADDR"])
+        fail_here(name)
         if name == "user_login_failed":
             assert "password" not in kwargs["credentials"] or set(kwargs["credentials"]["password"]) == {"*"}
             Tag.objects.get_or_create(name=name)  # a transaction that is rolled back would take it along
@@ -34,6 +45,7 @@ for name, signal in {
 
 @hooks.validate_login_attempt
 def validate(attempt: hooks.LoginAttempt) -> bool:
+    fail_here("validate")
     if attempt.user is not None and "reset-meanwhile" in attempt.user.get_username():
         user = get_user_model()._default_manager.get(pk=attempt.user.pk)
         if attempt.type == "password" and attempt.method_name == "login":
@@ -48,6 +60,7 @@ def validate(attempt: hooks.LoginAttempt) -> bool:
 @hooks.on_login
 def logged_in(attempt: hooks.LoginAttempt) -> None:
     logger.warning("hook on_login %s %s", attempt.type, attempt.method_name)
+    fail_here("on_login")
 
 
 @hooks.on_login_failure
@@ -63,6 +76,7 @@ def logged_out(user: Any, connection: Any) -> None:
 @hooks.on_create_user
 def created(options: Any, user: Any) -> None:
     assert "password" not in options
+    fail_here("on_create_user")
     if "color" in (options.get("profile") or {}):
         user.ddp_account.profile = {**options["profile"], "hooked": True}
 
@@ -119,6 +133,11 @@ class Methods(APIMixin):
     @api_endpoint
     def become(self, user_id: str) -> None:
         this.set_user_id(user_id)
+
+    @api_endpoint("failing")
+    def set_failing(self, where: list[str]) -> None:
+        failing.clear()
+        failing.update(where)
 
     @api_endpoint
     def sweep(self) -> int:
