@@ -20,6 +20,7 @@ from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server.connection import ConnectionClosed
 from trigger_ddp.server.conversation import converse
 from trigger_ddp.server.exchange import Request
+from trigger_ddp.server.outbox import OutboxStatistics
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.source import Deliver, Fence
 
@@ -264,6 +265,9 @@ class _Link:
 
     def flush(self) -> None:
         pass
+
+    def statistics(self) -> OutboxStatistics:
+        return OutboxStatistics(0, 0, 0.0)
 
     async def wait_at_most(self, count: int) -> None:
         await trio.lowlevel.checkpoint()
