@@ -30,7 +30,8 @@ def as_meteor_error(error: BaseException) -> MeteorError | None:
     elif isinstance(error, ObjectDoesNotExist | Http404):
         told = MeteorError(404, "Not found")
     if told is not None:
-        logger.info("%s: %s; the client is told %s", type(error).__qualname__, error, told)
+        # quoted: it may repeat what the client sent, line breaks included
+        logger.info("%s: %r; the client is told %s", type(error).__qualname__, str(error), told)
     return told
 
 
