@@ -64,13 +64,17 @@ def scrape(url: str) -> Sample:
 class Watch:
     """Samples the server's metrics for as long as it lasts.
 
+    Args:
+        url: the server's.
+        every: seconds between two samples.
+
     Attributes:
         samples: seconds since the beginning, and what was read.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, every: float) -> None:
         self.samples: list[tuple[float, Sample]] = []
-        self._url = url
+        self._url, self._every = url, every
         self._begun = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch")
@@ -78,7 +82,7 @@ class Watch:
 
     def _run(self) -> None:
         told = 0.0
-        while not self._stop.wait(SAMPLE_SECONDS):
+        while not self._stop.wait(self._every):
             at = time.monotonic() - self._begun
             self.samples.append((at, scrape(self._url)))
             if at >= told:
@@ -201,7 +205,7 @@ def run(options: argparse.Namespace, database: Database, proxy: Proxy, server: S
     wrong = differences(database, server.url)  # and all that is made once has been made
     before = rest(server.url, 0)
     print(f"   before  {describe(before)}", flush=True)
-    watch = Watch(server.url)
+    watch = Watch(server.url, min(SAMPLE_SECONDS, options.seconds / 30))
     witnesses = [DDPClient(server.url) for _ in SUBSCRIPTIONS]  # which stay for the whole time
     for client, (name, params, _, _) in zip(witnesses, SUBSCRIPTIONS, strict=True):
         client.subscribe(name, *params)
