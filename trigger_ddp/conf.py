@@ -97,7 +97,7 @@ class Settings:
         1000, "most of them with one IP address; behind proxies see DDP_FORWARDED_COUNT", least=1
     )
     connect_timeout: float = _setting(
-        30.0, "seconds that a client has to say `connect` once its connection is open", least=0.1
+        60.0, "seconds that a client has to say `connect` once its connection is open", least=0.1
     )
     max_pending_messages: int = _setting(
         1000,
