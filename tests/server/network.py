@@ -14,7 +14,7 @@ import trio.testing
 
 from trigger_ddp.protocol import frames
 from trigger_ddp.server import http, sockets
-from trigger_ddp.server.connection import Connection, Limits
+from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
 from trigger_ddp.server.sockjs_registry import Sessions
 
 #: Seconds after which a test that waits for something is told that it will not come.
@@ -232,3 +232,35 @@ class WireClient:
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the server logged as an error."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+class Recorded:
+    """A session that notes what it receives and how it ends, and does what the test wants meanwhile."""
+
+    def __init__(self, act: Callable[[Connection], Awaitable[None]] | None = None) -> None:
+        self.messages: list[str] = []
+        self.ended: list[str] = []
+        self.connections: list[Connection] = []
+        self._act = act
+
+    async def __call__(self, connection: Connection) -> None:
+        self.connections.append(connection)
+        if self._act is not None:
+            await self._act(connection)
+        with pytest.raises(ConnectionClosed) as closed:
+            await self._collect(connection)
+        assert connection.closed
+        assert closed.value.reason == connection.close_reason
+        self.ended.append(closed.value.reason)
+
+    async def _collect(self, connection: Connection) -> None:
+        while True:
+            self.messages.append(await connection.receive())
+
+    async def connected(self, count: int = 1) -> list[Connection]:
+        await until(lambda: len(self.connections) == count, f"{count} sessions begun")
+        return self.connections
+
+    async def until_ended(self) -> str:
+        await until(lambda: self.ended, "the session ended")
+        return self.ended[0]

@@ -1,11 +1,9 @@
-"""WebSocket connections: both wires, every way to end, and clients that are slow, wrong or gone."""
+"""WebSocket connections: both wires, every way to end, and clients that are slow or gone."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -16,6 +14,7 @@ from websockets.sync.client import connect
 
 from tests.server import network
 from tests.server.network import (
+    Recorded,
     WireClient,
     closing,
     echo,
@@ -30,41 +29,9 @@ from tests.server.network import (
 from trigger_ddp.protocol import frames
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.server import http, sockets
-from trigger_ddp.server.connection import Connection, ConnectionClosed, Limits
+from trigger_ddp.server.connection import Connection, Limits
 
 SOCKJS = "/sockjs/000/abc/websocket"
-
-
-class Recorded:
-    """A session that notes what it receives and how it ends, and does what the test wants meanwhile."""
-
-    def __init__(self, act: Callable[[Connection], Awaitable[None]] | None = None) -> None:
-        self.messages: list[str] = []
-        self.ended: list[str] = []
-        self.connections: list[Connection] = []
-        self._act = act
-
-    async def __call__(self, connection: Connection) -> None:
-        self.connections.append(connection)
-        if self._act is not None:
-            await self._act(connection)
-        with pytest.raises(ConnectionClosed) as closed:
-            await self._collect(connection)
-        assert connection.closed
-        assert closed.value.reason == connection.close_reason
-        self.ended.append(closed.value.reason)
-
-    async def _collect(self, connection: Connection) -> None:
-        while True:
-            self.messages.append(await connection.receive())
-
-    async def connected(self, count: int = 1) -> list[Connection]:
-        await until(lambda: len(self.connections) == count, f"{count} sessions begun")
-        return self.connections
-
-    async def until_ended(self) -> str:
-        await until(lambda: self.ended, "the session ended")
-        return self.ended[0]
 
 
 # Both wires
@@ -390,110 +357,6 @@ async def test_abort_resets_the_connection() -> None:
         await served.until_idle()
 
 
-# Clients that are wrong
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        (masked(network.BINARY, b"\x00"), 1003),
-        (masked(network.TEXT, b"\xff\xfe"), 1007),
-        (masked(network.TEXT, "é".encode()[:1], fin=False) + masked(network.CONTINUATION, b"x"), 1007),
-        (masked(network.TEXT, b"x" * 5000), 1009),
-        (masked(network.TEXT, b"x" * 3000, fin=False) + masked(network.CONTINUATION, b"x" * 3000), 1009),
-        (masked(network.TEXT, b"x" * 5000) * 3, 1009),
-        (masked(network.TEXT, "é".encode() * 3000), 1009),
-        (b"\x81\x05hello", 1002),  # not masked
-        (masked(3, b""), 1002),  # no such opcode
-        (b"\xf1\x80\0\0\0\0", 1002),  # reserved bits
-        (masked(network.CONTINUATION, b"x"), 1002),
-        (masked(network.PING, b"x", fin=False), 1002),
-        (masked(network.PING, b"x" * 126), 1002),
-        (masked(network.CLOSE, b"\x03"), 1002),
-        (closing(1005), 1002),
-    ],
-)
-@pytest.mark.parametrize("path", ["/websocket", SOCKJS])
-def test_violations_are_answered_with_their_code(
-    path: str, sent: bytes, code: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    session = Recorded()
-
-    @in_trio
-    async def scenario() -> None:
-        async with serving(session, limits=Limits(max_message_bytes=4096, close_seconds=0.1)) as served:
-            client = await served.open(path)
-            await client.send(sent + masked(network.TEXT, b"never looked at"))
-            opcode, payload = await client.frame()
-            while opcode == network.TEXT:  # SockJS's own words
-                opcode, payload = await client.frame()
-            assert opcode == network.CLOSE
-            assert int.from_bytes(payload[:2], "big") == code
-            assert await client.rest() == b""
-            assert str(code) in await session.until_ended()
-            await client.stream.aclose()
-            await served.until_idle()
-
-    scenario()
-    assert session.messages == []
-    assert errors(caplog) == []
-
-
-def test_a_first_frame_that_comes_with_the_handshake_is_answered_with_its_code(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    @in_trio
-    async def scenario() -> None:
-        async with serving() as served:
-            for _ in range(20):  # the reader and the handshake race each other
-                client = await served.open(early=masked(3, b""))
-                assert await client.close_code() == 1002
-                assert await client.rest() == b""
-                await client.stream.aclose()
-
-    scenario()
-    assert errors(caplog) == []
-
-
-@pytest.mark.parametrize("text", ["{}", "[1]", '["a",null]', "nonsense", '["a"', "1", "[[]]", '["\\ud800"]'])
-def test_broken_sockjs_framing_closes(text: str) -> None:
-    session = Recorded()
-
-    @in_trio
-    async def scenario() -> None:
-        async with serving(session) as served:
-            client = await served.open(SOCKJS)
-            assert await client.text() == "o"
-            await client.send(masked(network.TEXT, text.encode()))
-            assert await client.text() == 'c[3000,"Broken framing."]'
-            assert await client.close_code() == 3000
-
-    scenario()
-    assert session.messages == []
-
-
-@in_trio
-async def test_endless_empty_fragments_are_not_collected_for_ever() -> None:
-    session = Recorded()
-    async with serving(session, limits=Limits(max_message_bytes=1024)) as served:
-        client = await served.open()
-        fragments = masked(network.CONTINUATION, b"", fin=False) * 10_000
-        await client.send(masked(network.TEXT, b"x", fin=False))
-        with contextlib.suppress(trio.BrokenResourceError):
-            while not session.ended:
-                await client.send(fragments)
-        assert "without a whole message" in await session.until_ended()
-
-
-@in_trio
-async def test_a_large_message_within_the_limit_comes_through() -> None:
-    async with serving(limits=Limits(max_message_bytes=3_000_000)) as served:
-        client = await served.open()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.send, masked(network.TEXT, b"x" * 3_000_000))
-            assert await client.text() == "x" * 3_000_000
-
-
 # Clients that are slow
 
 
@@ -597,36 +460,3 @@ async def test_a_connections_life_is_logged(caplog: pytest.LogCaptureFixture) ->
     texts = [record.getMessage() for record in caplog.records]
     assert f"<Connection 127.0.0.1:{port} raw> opened" in texts
     assert f"<Connection 127.0.0.1:{port} raw>: the client went away without closing" in texts
-
-
-@in_trio
-async def test_a_frame_of_many_messages_lets_others_have_their_turn() -> None:
-    turns = 0
-    taken: list[int] = []
-
-    async def session(connection: Connection) -> None:
-        while True:
-            await connection.receive()
-            taken.append(turns)
-
-    async def count() -> None:
-        nonlocal turns
-        while len(taken) < 2000:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
-    async with serving(session) as served:
-        client = await served.open(SOCKJS)
-        served.nursery.start_soon(count)
-        await client.send(masked(network.TEXT, json.dumps(["{}"] * 2000).encode()))
-        await until(lambda: len(taken) == 2000, "all messages")
-        assert len(set(taken)) > 500
-
-
-@in_trio
-async def test_more_messages_in_a_frame_than_anybody_means() -> None:
-    async with serving() as served:
-        client = await served.open(SOCKJS)
-        assert await client.text() == "o"
-        await client.send(masked(network.TEXT, json.dumps([""] * 10_001).encode()))
-        assert await client.text() == 'c[3000,"Broken framing."]'
