@@ -65,13 +65,15 @@ def compile_all(
                 logcontext.subscription_of(subscription),
                 transaction.atomic(using=alias) if inside else contextlib.nullcontext(),
             ):
-                answers.append(compile_publication(subscription.publication, subscription.params, context))
+                answer = compile_publication(subscription.publication, subscription.params, context)
         except Exception as error:
             if not inside and is_passing(error):
                 raise
             answers.append(error)
         except (SystemExit, KeyboardInterrupt) as error:
             answers.append(RuntimeError(f"publication {subscription.name} raised {type(error).__name__}"))
+        else:
+            answers.append(answer)  # not before: the end of the savepoint may fail, too
     return answers
 
 
