@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import CASCADE, DO_NOTHING, Model
 from psycopg import sql
@@ -54,6 +55,14 @@ def installing() -> Needs:
     return needs
 
 
+def _user_models() -> list[type[Model]]:
+    """The project's user model and its parents; none where it has no users, as the demo."""
+    try:
+        return list(with_parents(get_user_model()))
+    except ImproperlyConfigured:
+        return []
+
+
 def serving(*, reads: Iterable[type[Model]] = (), writes: Iterable[type[Model]] = ()) -> Needs:
     """What the role needs that serves.
 
@@ -63,11 +72,11 @@ def serving(*, reads: Iterable[type[Model]] = (), writes: Iterable[type[Model]] 
     needs: Needs = {}
     for model in API.watched_models():
         _add(needs, model, "published", "SELECT")
-    for model in with_parents(get_user_model()):
+    for model in _user_models():
         _add(needs, model, "users", "SELECT")
     accounts = apps.is_installed("trigger_ddp.accounts")
     written = [collection for collection in API.collections.values() if collection.allow]
-    if accounts or written:
+    if _user_models() and (accounts or written):
         for model in _permission_models():
             _add(needs, model, "permissions", "SELECT")
     for collection in written:
@@ -75,7 +84,7 @@ def serving(*, reads: Iterable[type[Model]] = (), writes: Iterable[type[Model]] 
     if accounts:
         for name, privileges in ACCOUNTS.items():
             _add(needs, apps.get_model("trigger_ddp_accounts", name), "accounts", *privileges)
-        for model in with_parents(get_user_model()):
+        for model in _user_models():
             _add(needs, model, "accounts", "SELECT", "INSERT", "UPDATE")
     for model in reads:
         _add(needs, model, "read by methods", "SELECT")
