@@ -117,13 +117,6 @@ def test_hostile(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [row[:38].strip() for row in done.stdout.splitlines() if re.search(r"( +\d+\.\d+){6} +\d+", row)]
     assert rows == list(ATTACKS)
-    for reason in (
-        "too_many_of_address",
-        "too_many_subscriptions",
-        "message_too_complex",
-        "message_too_large",
-    ):
-        assert reason in done.stdout
     assert list(temporary.iterdir()) == []
 
 

@@ -336,8 +336,8 @@ async def test_every_request_has_a_line(caplog: pytest.LogCaptureFixture) -> Non
             ("GET", "/websocket", 101, 0),
         ]
     )
-    assert [record.client for record in records if record.target == "/\\x22\\x5c"] == [
-        "1.2.3.4\\x22\\x85\\x9b31m"
-    ]  # type: ignore[attr-defined]
+    # No address is taken from a proxy that is none.
+    [forger] = [record.client for record in records if record.target == "/\\x22\\x5c"]  # type: ignore[attr-defined]
+    assert forger.startswith("127.0.0.1:")
     assert all(record.seconds >= 0 for record in records)  # type: ignore[attr-defined]
     assert all(record.getMessage().isprintable() for record in records)
