@@ -87,11 +87,14 @@ class SockJSSocket:
         if self.close_code is None and self._asked.wait(0.5):
             time.sleep(0.05)
         self._closed = True
-        for connection in (self._receiver, self._sender):
+        # A server that has closed the session still answers the request that made it do so.
+        leaving = (self._receiver, self._sender) if self.close_code is None else (self._receiver,)
+        for connection in leaving:
             if connection.sock is not None:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
-        self._sender.close()
+        with self._sending:
+            self._sender.close()
 
     def __iter__(self) -> Iterator[str]:
         if self._first:

@@ -271,6 +271,8 @@ def test_a_restart_of_the_server(own_cluster: postgres.Cluster) -> None:
             await eventually(lambda: owed in events)
             own_cluster.psql("postgres", "NOTIFY \"tddp:book\", 'back'")
             await pass_fence(source, events)
+            # What commits right behind the LISTEN may come before the gap, which makes everything right then.
+            events = [event for event in events if event != change("may be lost")]
             assert events[0] == RECONNECTED
             assert events[-2] == change("back")
             assert events.count(owed) == 1
