@@ -53,6 +53,7 @@ from trigger_ddp.live.readers import (
     InstanceReader,
     Reader,
     RowReader,
+    are_plain,
     read_instances,
     read_rows,
     read_whom,
@@ -155,6 +156,7 @@ class _Compiler:
                 by_keys=True,
                 read=read,
                 read_look=read,
+                looks_plainly=isinstance(reader, RowReader) and are_plain(converters),
             ))  # fmt: skip
         return CompiledQuery(shape, routes_of(lifted))
 

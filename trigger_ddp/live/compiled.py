@@ -33,6 +33,8 @@ class CompiledShape:
         read: makes answers of what ``load`` selects.
         read_look: makes answers of what ``look`` selects.
         rerun_because: for people: why it is not kept by keys.
+        looks_plainly: whether ``read_look`` calls nothing of the application's, so that it neither queries
+            nor waits.
     """
 
     collection: str
@@ -46,6 +48,7 @@ class CompiledShape:
     read: Read
     read_look: Read
     rerun_because: str = ""
+    looks_plainly: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """A look at the database, as values: what to ask, about which rows and for whom, and what the answer was.
 
 Nothing here runs a statement. `Evaluation.steps` is a conversation: it yields what to run, is sent the rows,
-and returns the answers at its end; `server.database` holds it on a worker thread.
+and returns the answers at its end; `server.pipeline` holds it on the event loop, or `server.database` on a
+worker thread.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Container, Generator, Iterable, Sequence
+from collections.abc import Collection, Container, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trigger_ddp.live.document import Document, Key
@@ -28,8 +29,8 @@ Route = tuple[Any, ...]
 #: A row as psycopg gives it.
 Row = Sequence[Any]
 
-#: What a statement is to be run with.
-Question = tuple[str, tuple[Any, ...]]
+#: SQL and what it is to be run with.
+Bound = tuple[str, tuple[Any, ...]]
 
 
 class Answer(NamedTuple):
@@ -55,18 +56,25 @@ class Part:
         return f"<part {self.position} of what is asked about>"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Statement:
     """SQL with ``%s`` placeholders and its parameters, among them `Part`s."""
 
     sql: str
     params: tuple[Any, ...]
 
-    def about(self, tuples: Iterable[tuple[Any, ...]]) -> Question:
+    def about(self, tuples: Iterable[tuple[Any, ...]]) -> Bound:
         """The statement asked about these keys, routes or foreign keys, whichever its `Part`s stand for."""
         columns = [list(column) for column in zip(*tuples, strict=True)]
         params = [columns[param.position] if isinstance(param, Part) else param for param in self.params]
         return self.sql, tuple(params)
+
+
+class Question(NamedTuple):
+    """A statement, and the keys, routes or foreign keys that it is asked about."""
+
+    statement: Statement
+    tuples: Collection[tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,20 +114,20 @@ class Evaluation:
     since: float = math.inf
 
     def steps(self) -> Generator[Question, Sequence[Row], Answers]:
-        """What to run, one after the other. Reading the rows may query too (a `serialize` of the
-        application's own), so all of it belongs on the thread that runs the statements."""
+        """What to run, one after the other. Reading the rows may query too, or take its time, unless the
+        shape `reads_plainly`: then all of it belongs on the worker thread that runs the statements."""
         compiled, wanted = self.shape.compiled, self.shape.by_route
         if self.queries:
             return (yield from _load(compiled, self.queries, wanted))
         keys = set(self.keys)
         for link, values in self.follow:
             assert link.find is not None
-            keys.update([tuple(row) for row in (yield link.find.about(values))])
+            keys.update([tuple(row) for row in (yield Question(link.find, values))])
             if len(keys) > MOST_KEYS:
                 return Answers(too_many=True)
         if not keys or compiled.look is None:
             return Answers(keys=keys)
-        rows = yield compiled.look.about(keys)
+        rows = yield Question(compiled.look, keys)
         return Answers(compiled.read_look(rows, wanted), keys)
 
 
@@ -129,4 +137,4 @@ def _load(
     if compiled.load is None:
         return Answers(compiled.read((), wanted))
     routes = dict.fromkeys(route for query in queries for route in query.routes)
-    return Answers(compiled.read((yield compiled.load.about(routes)), wanted))
+    return Answers(compiled.read((yield Question(compiled.load, routes)), wanted))

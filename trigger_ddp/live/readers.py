@@ -1,4 +1,4 @@
-"""From rows, as PostgreSQL gives them, to documents. For worker threads: some of it may query."""
+"""From rows, as PostgreSQL gives them, to documents. What is of the application's own may query."""
 
 from __future__ import annotations
 
@@ -177,6 +177,12 @@ def read_instances(
         return [Answer((document.id,), (), document) for document in documents]
 
     return read
+
+
+def are_plain(converters: Converters) -> bool:
+    """Whether these are Django's own: nothing of the application's, that might query or take its time."""
+    functions = [function for functions, _ in converters.values() for function in functions]
+    return all(getattr(function, "__module__", "").startswith("django.") for function in functions)
 
 
 def _converted(rows: Iterable[Row], converters: Converters, start: int, alias: str) -> Iterator[list[Any]]:

@@ -30,9 +30,9 @@ def answer(evaluation: Evaluation, alias: str) -> Answers:
     _prepare(connection)
     steps = evaluation.steps()
     try:
-        sql, params = next(steps)
+        question = next(steps)
         while True:
-            sql, params = steps.send(_rows(connection, sql, params))
+            question = steps.send(_rows(connection, *question.statement.about(question.tuples)))
     except StopIteration as end:
         answers: Answers = end.value
         return answers

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -25,7 +26,7 @@ from trigger_ddp.conf import Settings
 from trigger_ddp.errors import MeteorError, TriggersMissing
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.engine import Barrier, Engine
-from trigger_ddp.live.evaluation import Evaluation
+from trigger_ddp.live.evaluation import Answers, Evaluation
 from trigger_ddp.live.lifting import forget_columns
 from trigger_ddp.live.query import LiveQuery, State
 from trigger_ddp.protocol.ending import Ending
@@ -38,6 +39,7 @@ from trigger_ddp.server.database import answer, first_line, is_locked, is_passin
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.metrics import Metrics, kind_of
+from trigger_ddp.server.pipeline import Pipeline
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.triggers import Triggers
@@ -108,6 +110,9 @@ class Service:
         self.siblings = siblings
         self.new_session_id = meteor_random_id if siblings is None else siblings.new_id
         self.engine = Engine(settings.requery_interval)
+        self.pipeline = Pipeline(
+            settings.database, self._answered, partial(self._start_shared, self._evaluate), self._settled
+        )
         self.fanout = Fanout()
         self.triggers = Triggers(evaluators, settings.database, lambda gap: self._deliver([gap]))
         self.users = Users(source, self.triggers)
@@ -144,6 +149,7 @@ class Service:
             self._nursery.start_soon(self._start_when_due)
             self._nursery.start_soon(self.leases.run)
             self._nursery.start_soon(self._bound_outboxes)
+            self._nursery.start_soon(self.pipeline.run)
             self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
@@ -209,7 +215,9 @@ class Service:
     def _continue(self) -> None:
         """Start what is due, and let those go on whose barrier is behind everything."""
         for evaluation in self.engine.due(trio.current_time()):
-            self._start_shared(self._evaluate, evaluation)
+            if not self.pipeline.take(evaluation):
+                self._start_shared(self._evaluate, evaluation)
+        self.pipeline.send()
         if self.engine.next_due() is not None:
             self._timetable_changed.set()
         self._let_pass()
@@ -264,12 +272,26 @@ class Service:
                 for query in self.engine.fail(evaluation, error):
                     self._end_subscriptions(query)
         else:
-            self.evaluated_at = now = trio.current_time()
-            self._database_away.succeeded(now)
-            self.metrics.evaluation_seconds[kind].observe(now - begun)
-            if self.fanout.tell(self.engine.complete(evaluation, answers)) and evaluation.since < math.inf:
-                self._told.append(evaluation.since)
+            self._complete(evaluation, answers, kind, trio.current_time() - begun)
         self._continue()
+
+    def _answered(self, evaluation: Evaluation, answers: Answers, seconds: float) -> None:
+        """The pipeline has answers."""
+        kind = kind_of(evaluation)
+        self.metrics.evaluations[kind] += 1
+        self._complete(evaluation, answers, kind, seconds)
+
+    def _settled(self) -> None:
+        """The pipeline has no more answers at the moment."""
+        self._continue()
+        self._flush_dirty()
+
+    def _complete(self, evaluation: Evaluation, answers: Answers, kind: str, seconds: float) -> None:
+        self.evaluated_at = now = trio.current_time()
+        self._database_away.succeeded(now)
+        self.metrics.evaluation_seconds[kind].observe(seconds)
+        if self.fanout.tell(self.engine.complete(evaluation, answers)) and evaluation.since < math.inf:
+            self._told.append(evaluation.since)
 
     def _ask_again_at(self, error: BaseException) -> float:
         """When to ask the database again that gave no answer, the same for all whom it left without."""
@@ -455,14 +477,18 @@ class Service:
     async def _flush_whenever_dirty(self) -> None:
         while True:
             await self._something_dirty.wait()
+            self._flush_dirty()
+
+    def _flush_dirty(self) -> None:
+        if self._something_dirty.is_set():
             self._something_dirty = trio.Event()
-            dirty, self._dirty = self._dirty, {}
-            told, self._told = self._told, []
-            for session in dirty:
-                self.flush(session)
-            now = trio.current_time()
-            for since in told:
-                self.metrics.change_to_socket.observe(now - since)
+        dirty, self._dirty = self._dirty, {}
+        told, self._told = self._told, []
+        for session in dirty:
+            self.flush(session)
+        now = trio.current_time()
+        for since in told:
+            self.metrics.change_to_socket.observe(now - since)
 
     def flush(self, session: Session) -> None:
         """Write the session's outgoing frames as far as its socket takes them; the rest follows by itself."""

@@ -23,7 +23,7 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.errors import ConfigurationError, MeteorError, NotLive
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
-from trigger_ddp.live.evaluation import Question, Row
+from trigger_ddp.live.evaluation import Bound, Row
 from trigger_ddp.live.explain import plan_of, read_whole
 
 DESCRIPTION = """\
@@ -213,7 +213,7 @@ class Command(BaseCommand):
 
     # -- asking ---------------------------------------------------------------------------------
 
-    def composed(self, question: Question) -> str:
+    def composed(self, question: Bound) -> str:
         operations: Any = self.connection.ops
         text: str = operations.compose_sql(*question)
         return text
