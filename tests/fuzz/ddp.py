@@ -263,6 +263,8 @@ class _Link:
                 assert opcode == 1
                 self._browser.hear(self, payload.decode())
 
+    send = push
+
     def flush(self) -> None:
         pass
 

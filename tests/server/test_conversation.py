@@ -56,6 +56,9 @@ class Connection:
     def push(self, frames: bytes) -> None:
         pass
 
+    def send(self, frames: bytes) -> None:
+        pass
+
     def flush(self) -> None:
         pass
 

@@ -39,8 +39,12 @@ class Fanout:
         """
         told = False
         for delta in deltas:
+            sessions = self._sessions.get(delta.query)
+            if not sessions:
+                continue
+            told = True
             broadcast = Broadcast(delta.query, delta.transitions)
-            for session in self._sessions.get(delta.query, ()):
-                session.views[delta.query.collection].apply(broadcast)
-                told = True
+            collection = delta.query.collection
+            for session in sessions:
+                session.views[collection].apply(broadcast)
         return told

@@ -28,6 +28,8 @@ _quote = msgspec.json.Encoder().encode
 class Wire(enum.Enum):
     """How DDP messages are laid into WebSocket messages."""
 
+    __hash__ = object.__hash__  # enum's own is Python, and this is looked up for every client
+
     #: One DDP message is one WebSocket message, as at ``/websocket``.
     RAW = "raw"
     #: SockJS's framing, as at ``/sockjs/<server>/<session>/websocket``: ``a["…"]``.

@@ -134,9 +134,42 @@ class Session:
         universal: the universal subscriptions by id.
         coming: subscriptions that are being made ready to replace others, see `switch`.
         views: the collections that are published to this session, by name.
+        outgoing: the frames that wait for `take`.
+        outlet: sends frames at once, while there is a connection and if nothing is in ``outgoing``. Whoever
+            uses it counts in ``sent`` what it sends.
         on_message: called with every message whose turn it is, decoded, before it is looked at.
         on_refusal: called when a message is refused unread because of what it would cost.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_answered",
+        "_inbox",
+        "_inbox_size",
+        "_most_outgoing",
+        "_most_values",
+        "_on_outgoing",
+        "_on_too_much",
+        "_outgoing_count",
+        "_outgoing_size",
+        "_repeats",
+        "_unanswered",
+        "closing",
+        "coming",
+        "connecting",
+        "id",
+        "on_message",
+        "on_refusal",
+        "outgoing",
+        "outlet",
+        "sent",
+        "subscriptions",
+        "universal",
+        "user",
+        "version",
+        "views",
+        "wire",
+    )  # fmt: skip
 
     def __init__(
         self, wire: Wire, on_outgoing: Callable[[Session], None], most_values: float = math.inf
@@ -154,9 +187,10 @@ class Session:
         self.on_message: Callable[[Message], object] = lambda message: None
         self.on_refusal: Callable[[], object] = lambda: None
         self.sent = 0
+        self.outlet: Callable[[bytes], None] | None = None
         self._on_outgoing = on_outgoing
         self._most_values = most_values
-        self._outgoing: list[bytes] = []
+        self.outgoing: list[bytes] = []
         self._outgoing_count = 0  # messages in there, without pings and pongs
         self._outgoing_size = 0
         self._most_outgoing: float = math.inf
@@ -185,9 +219,9 @@ class Session:
             frames: the frames.
             count: number of messages in them that count, which pings and pongs do not.
         """
-        if not self._outgoing:
+        if not self.outgoing:
             self._on_outgoing(self)
-        self._outgoing.append(frames)
+        self.outgoing.append(frames)
         self._outgoing_count += count
         self._outgoing_size += len(frames)
         if self._outgoing_size > self._most_outgoing and self._on_too_much is not None:
@@ -204,12 +238,13 @@ class Session:
 
     def take(self) -> bytes:
         """All outgoing frames, which are then no longer here, and count as sent."""
-        outgoing, self._outgoing = self._outgoing, []
-        self._unanswered.difference_update(self._answered)
-        self._answered.clear()
+        outgoing, self.outgoing = self.outgoing, []
+        if self._answered:
+            self._unanswered.difference_update(self._answered)
+            self._answered.clear()
         self.sent += self._outgoing_count
         self._outgoing_count = self._outgoing_size = 0
-        return b"".join(outgoing)
+        return outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
 
     # -- lost and regained ----------------------------------------------------------------------
 
@@ -232,7 +267,7 @@ class Session:
         self._most_outgoing, self._on_too_much = math.inf, None
         waiting = [message["id"] for message in map(head, self._inbox) if _is_call(message)]
         self._repeats = {*self._unanswered, *waiting}
-        self._outgoing.insert(0, frame(self.wire, messages.connected(self.id)))
+        self.outgoing.insert(0, frame(self.wire, messages.connected(self.id)))
         self._outgoing_count += 1
         self._on_outgoing(self)
 

@@ -37,8 +37,9 @@ class Broadcast:
     def __init__(self, layer: Layer, transitions: Sequence[Transition]) -> None:
         self.layer = layer
         self.transitions = transitions
+        self.count = len(transitions)
         self._frames: dict[Wire, list[bytes]] = {}
-        self._joined: dict[Wire, bytes] = {}
+        self.ready: dict[Wire, bytes] = {}
         self._messages: list[bytes] | None = None
 
     def frames(self, wire: Wire) -> list[bytes]:
@@ -52,9 +53,8 @@ class Broadcast:
 
     def joined(self, wire: Wire) -> bytes:
         """All frames as one piece."""
-        if wire not in self._joined:
-            self._joined[wire] = b"".join(self.frames(wire))
-        return self._joined[wire]
+        joined = self.ready[wire] = b"".join(self.frames(wire))
+        return joined
 
 
 def _message(collection: str, step: Transition) -> bytes:
@@ -67,6 +67,10 @@ def _message(collection: str, step: Transition) -> bytes:
 
 class CollectionView:
     """One collection as one session's client has it."""
+
+    __slots__ = (
+        "_collection", "_groups", "_layers", "_orders", "_session", "_since", "_untold",
+    )  # fmt: skip
 
     def __init__(self, session: Session, collection: str) -> None:
         self._session = session
@@ -146,12 +150,17 @@ class CollectionView:
 
     def apply(self, broadcast: Broadcast) -> None:
         """One of the view's layers has changed: tell the client as far as it makes a difference."""
-        wire = self._session.wire
+        session = self._session
         if len(self._layers) == 1 and not self._untold:
-            self._session.push(broadcast.joined(wire), len(broadcast.transitions))
+            frames = broadcast.ready.get(session.wire) or broadcast.joined(session.wire)
+            if session.outlet is None or session.outgoing:
+                session.push(frames, broadcast.count)
+            else:
+                session.sent += broadcast.count
+                session.outlet(frames)
             return
         untold = self._untold.get(broadcast.layer, ())
-        for step, ready_made in zip(broadcast.transitions, broadcast.frames(wire), strict=True):
+        for step, ready_made in zip(broadcast.transitions, broadcast.frames(session.wire), strict=True):
             if step.id not in untold:  # else its turn comes, with what it is by then
                 self._step(broadcast.layer, step, ready_made)
 

@@ -106,6 +106,9 @@ class Connection(Protocol):
         keep up is cut off: see `close_reason`.
         """
 
+    def send(self, frame: bytes) -> None:
+        """`push` and `flush` in one."""
+
     def flush(self) -> None:
         """Send what was pushed, as far as the client takes it now; the rest follows by itself."""
 

@@ -185,6 +185,10 @@ class CarriedConnection:
         if self._closing is None and frame:
             self._outbox.append(_block(_Kind.FRAMES, frame))
 
+    def send(self, frame: bytes) -> None:
+        self.push(frame)
+        self.flush()
+
     def flush(self) -> None:
         """Send what was pushed."""
         self._outbox.flush()

@@ -166,6 +166,7 @@ async def _main(
             nursery.start_soon(stop, nursery.cancel_scope)
             nursery.start_soon(StalledWatch(conf.database).run)
             await nursery.start(service.run)
+            nursery.start_soon(service.pipeline.run)
             listeners = await _listen(options)
             sessions = Sessions(opener(service), _limits(conf), metrics)
             await nursery.start(sessions.run)

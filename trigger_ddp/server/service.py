@@ -86,6 +86,7 @@ class Service:
         metrics: where it counts what it does.
 
     Attributes:
+        pipeline: where looks at single rows are asked, while somebody runs it.
         draining: whether the server is about to stop.
         evaluated_at: when the database last gave an answer; minus infinity if it never has.
     """
@@ -149,7 +150,6 @@ class Service:
             self._nursery.start_soon(self._start_when_due)
             self._nursery.start_soon(self.leases.run)
             self._nursery.start_soon(self._bound_outboxes)
-            self._nursery.start_soon(self.pipeline.run)
             self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
@@ -403,8 +403,12 @@ class Service:
         """A session that writes to ``connection``. Pair with `close_session`."""
         session = Session(connection.wire, self._mark_dirty, self.settings.max_message_values)
         session.on_refusal = self._note_refusal
-        self.connections[session] = connection
+        self._connect(session, connection)
         return session
+
+    def _connect(self, session: Session, connection: Connection) -> None:
+        self.connections[session] = connection
+        session.outlet = connection.send
 
     def _note_refusal(self) -> None:
         self.metrics.refusals["message_too_complex"] += 1
@@ -412,6 +416,7 @@ class Service:
     def close_session(self, session: Session) -> None:
         """Let go of everything the session holds; nothing is sent any more."""
         self.connections.pop(session, None)
+        session.outlet = None
         self._away.pop(session, None)
         self._dirty.pop(session, None)
         for subscription in (*session.running, *session.coming):
@@ -437,10 +442,11 @@ class Service:
     def carry(self, session: Session, connection: Connection | None) -> None:
         """``session`` goes on over another connection, or for the moment over none."""
         if connection is not None:
-            self.connections[session] = connection
+            self._connect(session, connection)
             self._away.pop(session, None)
             return
         del self.connections[session]
+        session.outlet = None
         self._away[session] = None
         if len(self._away) > self.settings.max_resumable:
             longest = next(iter(self._away))
@@ -471,8 +477,9 @@ class Service:
         self.leases.let_go(lease, self._nursery)
 
     def _mark_dirty(self, session: Session) -> None:
+        if not self._dirty:
+            self._something_dirty.set()
         self._dirty[session] = None
-        self._something_dirty.set()
 
     async def _flush_whenever_dirty(self) -> None:
         while True:
@@ -484,8 +491,10 @@ class Service:
             self._something_dirty = trio.Event()
         dirty, self._dirty = self._dirty, {}
         told, self._told = self._told, []
+        connections = self.connections
         for session in dirty:
-            self.flush(session)
+            if (connection := connections.get(session)) is not None:
+                connection.send(session.take())
         now = trio.current_time()
         for since in told:
             self.metrics.change_to_socket.observe(now - since)
@@ -494,8 +503,7 @@ class Service:
         """Write the session's outgoing frames as far as its socket takes them; the rest follows by itself."""
         connection = self.connections.get(session)
         if connection is not None:
-            connection.push(session.take())
-            connection.flush()
+            connection.send(session.take())
 
     @property
     def away(self) -> int:

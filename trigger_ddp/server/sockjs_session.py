@@ -150,6 +150,11 @@ class SockJSSession:
                 f"the client is too slow: {self._bytes_waiting} bytes were waiting for it", Ending.SLOW
             )
 
+    def send(self, frame: bytes) -> None:
+        """`push` and `flush` in one."""
+        self.push(frame)
+        self.flush()
+
     def flush(self) -> None:
         """Wake the request that receives, if there is one."""
         if self._queue:

@@ -52,6 +52,11 @@ class WebSocketConnection:
         request: the HTTP request that opened the connection.
     """
 
+    __slots__ = (
+        "_channel", "_closing", "_ending", "_limits", "_pending", "_reader", "_websocket", "closed_here",
+        "request", "send", "wire",
+    )  # fmt: skip
+
     def __init__(
         self,
         wire: Wire,
@@ -63,6 +68,8 @@ class WebSocketConnection:
     ) -> None:
         self.wire = wire
         self.request = request
+        #: `push` and `flush` in one.
+        self.send = channel.send
         self._channel = channel
         self._reader = reader
         self._websocket = websocket
@@ -168,7 +175,7 @@ class WebSocketConnection:
         Nothing leaves before `flush()`. Ignored once the connection is closing. A client that can't
         keep up is cut off: see `close_reason`.
         """
-        if self._closing is None and not self._channel.close_sent:
+        if not self._channel.sealed:
             self._channel.append(frame)
 
     def flush(self) -> None:
@@ -225,9 +232,11 @@ class WebSocketConnection:
         """
         if self._closing is None and not self._channel.ended.is_set():
             self._closing, self._ending = reason, ending
+            self._channel.seal()
         self._channel.abort(reason, ending)
 
     def _begin_close(self, code: int, reason: str, ending: Ending | None = None) -> None:
+        self._channel.seal()
         if already := self.close_reason:
             self._closing, self._ending = already, self.ending
             return
@@ -248,6 +257,11 @@ class WebSocketConnection:
 
 class _Channel(Outbox):
     """The outbox as the stream under trio-websocket; see the module's text for what it adds."""
+
+    __slots__ = (
+        "_accepted", "_answered", "_early", "_max_unfinished", "close_sent", "unfinished", "violation",
+        "websocket",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -285,6 +299,7 @@ class _Channel(Outbox):
         """Send a close frame, if none was sent, as far as the socket takes it now."""
         if not self.close_sent:
             self.close_sent = True
+            self.seal()
             self.append(frames.close_frame(code, reason))
         self.flush()
 
@@ -295,6 +310,7 @@ class _Channel(Outbox):
             self._answered = True
         elif bytes(data[:1])[0] == _CLOSE_OPCODE:
             self.close_sent = True
+            self.seal()
         await super().send_all(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
