@@ -176,7 +176,7 @@ class Conversation:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._publications = Publications(
-                    self._service, session, self._client, nursery, self._wait_for_room
+                    self._service, session, self._client, nursery, self._wait_for_room, self._share.charge
                 )
                 self._hooks = Hooks(nursery, self._publications.context)
                 session.on_message = lambda message: self._hooks.call(API.message_hook, message, self._client)
@@ -353,8 +353,7 @@ class Conversation:
                 self._work = trio.Event()
                 await self._work.wait()
             else:
-                with self._share.spending(REQUEST):
-                    pass
+                self._share.charge(REQUEST)
                 await self._do(request)
                 await self._share.rest()
 

@@ -19,8 +19,10 @@ BURST = 0.1
 #: read before anybody can count …
 MESSAGE = 0.0001
 CHARACTER = 25e-9
-#: … and what a method or subscription does after it.
+#: … and what a method or subscription does after it …
 REQUEST = 0.0003
+#: … and a live query that it is the first to want, for all that is done elsewhere to load it.
+LOAD = 0.001
 
 
 def cost(text: str) -> float:
@@ -48,6 +50,10 @@ class Share:
             yield
         finally:
             self._credit -= time.thread_time() - begun + besides
+
+    def charge(self, seconds: float) -> None:
+        """Count work that was done elsewhere, as on a thread, which takes time from the loop as well."""
+        self._credit -= seconds
 
     async def rest(self) -> None:
         """Leave the loop to others for as long as is fair; not at all where little was spent."""

@@ -62,6 +62,9 @@ OUTBOXES_SECONDS = 1.0
 #: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory.
 MOST_LINGERING = 1000
 
+#: Subscriptions of one session above which live queries that nobody else has are looked at after others.
+MANY_SUBSCRIPTIONS = 50
+
 INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
 
@@ -215,7 +218,7 @@ class Service:
     def _continue(self) -> None:
         """Start what is due, and let those go on whose barrier is behind everything."""
         for evaluation in self.engine.due(trio.current_time()):
-            if not self.pipeline.take(evaluation):
+            if not self.pipeline.take(evaluation, later=self._is_one_of_many(evaluation)):
                 self._start_shared(self._evaluate, evaluation)
         self.pipeline.send()
         if self.engine.next_due() is not None:
@@ -243,6 +246,15 @@ class Service:
             self._end_lingering()
             if due is not None and due <= trio.current_time():
                 self._continue()
+
+    def _is_one_of_many(self, evaluation: Evaluation) -> bool:
+        """Whether it is for nobody but a session with very many live queries, which may wait for others'."""
+        shape = evaluation.shape
+        if len(shape.by_route) != 1:
+            return False
+        ((queries),) = shape.by_route.values()
+        sessions = [session for query in queries for session in self.fanout.sessions(query)]
+        return len(sessions) == 1 and len(sessions[0].subscriptions) > MANY_SUBSCRIPTIONS
 
     def _start_shared(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None

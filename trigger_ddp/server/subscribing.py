@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
@@ -22,6 +23,7 @@ from trigger_ddp.protocol.requests import Subscribe
 from trigger_ddp.protocol.session import Session, Subscription
 from trigger_ddp.server import logcontext
 from trigger_ddp.server.client import Client
+from trigger_ddp.server.fairness import LOAD
 from trigger_ddp.server.limits import admit
 from trigger_ddp.server.publishing import compile_all, compile_publication, compile_returned
 from trigger_ddp.server.service import INTERNAL_ERROR, Service
@@ -29,6 +31,7 @@ from trigger_ddp.server.service import INTERNAL_ERROR, Service
 logger = logging.getLogger("trigger_ddp.session")
 
 T = TypeVar("T")
+_Args = TypeVarTuple("_Args")
 
 #: Seconds that a session waits for functions that nobody asked for just now, and that say neither that they
 #: are ready nor that they need not be waited for: universal ones, and all when the user changes.
@@ -55,6 +58,7 @@ class Publications:
         client: as publications see it.
         nursery: for the functions; its cancellation ends them.
         wait_for_room: waits until the client has taken in all but so many bytes of what was sent.
+        charge: counts seconds of work against the session's share.
     """
 
     def __init__(
@@ -64,12 +68,14 @@ class Publications:
         client: Client,
         nursery: trio.Nursery,
         wait_for_room: Callable[[int], Awaitable[None]],
+        charge: Callable[[float], None],
     ) -> None:
         self._service = service
         self._session = session
         self._client = client
         self._nursery = nursery
         self._wait_for_room = wait_for_room
+        self._charge = charge
 
     @property
     def user(self) -> Any:
@@ -140,15 +146,27 @@ class Publications:
             return
         service, session, context = self._service, self._session, self.context()
         with self._errors_of(subscription):
-            compiled = await service.patiently(
-                lambda: service.workers.run(compile_publication, publication, subscription.params, context)
-            )
+            compiled = await self._compile(compile_publication, publication, subscription.params, context)
             await self._hold(subscription, compiled)
             await self._present(subscription)
             if session.runs(subscription):
                 session.ready(subscription)
         if subscription.error is not None:
             service.end(session, subscription, subscription.error)
+
+    async def _compile(
+        self, function: Callable[[*_Args], list[CompiledQuery]], *args: *_Args
+    ) -> list[CompiledQuery]:
+        """Run one of `publishing` on a thread; the time that takes counts against the session's share."""
+
+        def compile_and_measure() -> tuple[list[CompiledQuery], float]:
+            begun = time.thread_time()
+            return function(*args), time.thread_time() - begun
+
+        service = self._service
+        compiled, seconds = await service.patiently(lambda: service.workers.run(compile_and_measure))
+        self._charge(seconds)
+        return compiled
 
     @contextlib.contextmanager
     def _errors_of(self, subscription: Subscription) -> Iterator[None]:
@@ -176,6 +194,8 @@ class Publications:
                 subscription.held.append(query)
                 if query.state is State.LIVE:
                     shared.append(query)
+                else:
+                    self._charge(LOAD)
             else:
                 self._service.let_go(query)
         if shared:
@@ -227,7 +247,7 @@ class Publications:
     ) -> None:
         """The life of one publication function."""
         logcontext.enter_subscription(subscription)
-        publication, workers = subscription.publication, self._service.workers
+        publication = subscription.publication
         assert publication is not None
         assert publication.publish is not None
         with scope:
@@ -236,9 +256,7 @@ class Publications:
                 with this.bound(**context):
                     returned = await publication.publish(*arguments)
                 if returned is not None:
-                    compiled = await self._service.patiently(
-                        lambda: workers.run(compile_returned, publication, returned, context)
-                    )
+                    compiled = await self._compile(compile_returned, publication, returned, context)
                     await self._hold(subscription, compiled)
                     await self._present(subscription)
                     handle.ready()
