@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trigger_ddp.live.query import Delta
+from trigger_ddp.protocol.pieces import Pieces
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session
 from trigger_ddp.protocol.views import Broadcast
@@ -15,6 +16,7 @@ class Fanout:
 
     def __init__(self) -> None:
         self._sessions: dict[Layer, dict[Session, None]] = {}
+        self._pieces: dict[Layer, Pieces] = {}  # of layers that sessions are behind
 
     def watch(self, query: Layer, session: Session) -> None:
         """From now on tell ``session`` of the changes of ``query``."""
@@ -26,6 +28,27 @@ class Fanout:
             sessions.pop(session, None)
             if not sessions:
                 del self._sessions[query]
+                self._pieces.pop(query, None)
+
+    def pieces(self, query: Layer, now: float) -> Pieces | None:
+        """The documents of a query made ready; None for the first who subscribes, who may be the only one.
+
+        Args:
+            query: the live query.
+            now: on the clock of `drop_pieces`.
+        """
+        pieces = self._pieces.get(query)
+        if pieces is None:
+            if not self._sessions.get(query):
+                return None
+            pieces = self._pieces[query] = Pieces(query)
+        pieces.used_at = now
+        return pieces
+
+    def drop_pieces(self, unused_since: float) -> None:
+        """Forget what nobody was told since then: it takes as much memory as the documents."""
+        for query in [query for query, pieces in self._pieces.items() if pieces.used_at < unused_since]:
+            del self._pieces[query]
 
     def sessions(self, query: Layer) -> list[Session]:
         """Who is told of ``query``."""
@@ -47,4 +70,6 @@ class Fanout:
             collection = delta.query.collection
             for session in sessions:
                 session.views[collection].apply(broadcast)
+            if (pieces := self._pieces.get(delta.query)) is not None:
+                pieces.update(delta.transitions)
         return told

@@ -25,6 +25,7 @@ from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire, frame
 from trigger_ddp.protocol.handle import RunningHandle
+from trigger_ddp.protocol.pieces import Pieces
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.requests import (
     PARSE_ERROR,
@@ -414,8 +415,13 @@ class Session:
     def _among(self, subscription: Subscription) -> dict[str, Subscription]:
         return self.universal if subscription.universal else self.subscriptions
 
-    def show(self, subscription: Subscription, query: Layer) -> bool:
+    def show(self, subscription: Subscription, query: Layer, pieces: Pieces | None = None) -> bool:
         """Add a loaded live query to a subscription; then call `tell_some` until there is no more to tell.
+
+        Args:
+            subscription: the subscription.
+            query: the live query.
+            pieces: its documents made ready, if they are. Then it must be given all changes, as below.
 
         Returns:
             True if changes of ``query`` must from now on be given to the session's view of its collection.
@@ -424,7 +430,7 @@ class Session:
         view = self.views.get(query.collection)
         if view is None:
             view = self.views[query.collection] = CollectionView(self, query.collection)
-        return view.attach(query)
+        return view.attach(query, pieces)
 
     def tell_some(self, query: Layer, most: int = 100) -> bool:
         """Tell the client up to ``most`` documents of a query that is shown. Returns whether there are more.

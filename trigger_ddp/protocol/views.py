@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from trigger_ddp.live.document import Document, Fields, Transition, difference
 from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.pieces import Pieces, Rest
 from trigger_ddp.protocol.published import Group, Layer, Published
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class CollectionView:
     """One collection as one session's client has it."""
 
     __slots__ = (
-        "_collection", "_groups", "_layers", "_orders", "_session", "_since", "_untold",
+        "_collection", "_groups", "_layers", "_orders", "_rest", "_session", "_since", "_untold",
     )  # fmt: skip
 
     def __init__(self, session: Session, collection: str) -> None:
@@ -79,6 +80,7 @@ class CollectionView:
         self._since: dict[Layer, int] = {}  # numbers in that order
         self._groups: dict[Group, dict[Layer, None]] = {}  # the layers by the groups they belong to
         self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
+        self._rest: Rest | None = None  # in place of these, while there is one layer that has not changed
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
     def __bool__(self) -> bool:
@@ -89,15 +91,21 @@ class CollectionView:
         """What publishes the collection, the first told first."""
         return self._layers.keys()
 
-    def attach(self, layer: Layer) -> bool:
+    def attach(self, layer: Layer, pieces: Pieces | None = None) -> bool:
         """A subscription brings ``layer``; its documents are told by `tell_some`.
+
+        Args:
+            layer: the layer.
+            pieces: its documents made ready, if they are.
 
         Returns:
             True if the view did not have it, and must from now on be told of its changes.
         """
         if not self.count(layer):
             return False
-        if layer.documents:
+        if pieces is not None and len(self._layers) == 1:
+            self._rest = Rest(pieces)
+        elif layer.documents:
             self._untold[layer] = dict.fromkeys(document.id for document in layer.documents.values())
         return True
 
@@ -106,9 +114,18 @@ class CollectionView:
         self._layers[layer] = self._layers.get(layer, 0) + 1
         if self._layers[layer] > 1:
             return False
+        self._spell_out()
         self._since[layer] = next(_numbers)
         self._groups.setdefault(layer.group, {})[layer] = None
         return True
+
+    def _spell_out(self) -> None:
+        """From now on single documents count: note which of them are still to be told."""
+        if self._rest is not None:
+            layer = next(iter(self._layers))
+            if ids := self._rest.ids():
+                self._untold[layer] = ids
+            self._rest = None
 
     def tell_some(self, layer: Layer, most: int) -> bool:
         """Tell the client what up to ``most`` of the documents add that were not told yet; fewer large ones.
@@ -116,6 +133,8 @@ class CollectionView:
         Returns:
             Whether there are more.
         """
+        if self._rest is not None:
+            return self._tell_piece(self._rest)
         untold = self._untold.get(layer)
         if untold is None:
             return False
@@ -129,6 +148,15 @@ class CollectionView:
             del self._untold[layer]
         return bool(untold)
 
+    def _tell_piece(self, rest: Rest) -> bool:
+        if rest:
+            piece = rest.next()
+            if piece.ids:
+                self._session.push(piece.frames(self._session.wire), len(piece.ids))
+        if not rest:
+            self._rest = None
+        return bool(rest)
+
     def detach(self, layer: Layer) -> bool:
         """A subscription takes ``layer`` away: tell the client what goes with it.
 
@@ -138,6 +166,7 @@ class CollectionView:
         self._layers[layer] -= 1
         if self._layers[layer]:
             return False
+        self._spell_out()
         untold = self._untold.pop(layer, {})
         for document in layer.documents.values():
             if document.id not in untold:
@@ -151,6 +180,8 @@ class CollectionView:
     def apply(self, broadcast: Broadcast) -> None:
         """One of the view's layers has changed: tell the client as far as it makes a difference."""
         session = self._session
+        if self._rest is not None:
+            self._spell_out()
         if len(self._layers) == 1 and not self._untold:
             frames = broadcast.ready.get(session.wire) or broadcast.joined(session.wire)
             if session.outlet is None or session.outgoing:
@@ -168,7 +199,7 @@ class CollectionView:
 
     def agrees_with(self, other: CollectionView) -> bool:
         """Whether the layers are the same in the same order, so that the client has nothing to learn."""
-        return not other._untold and [*self._layers] == [*other._layers]
+        return not other._untold and other._rest is None and [*self._layers] == [*other._layers]
 
     def adopt(self, before: CollectionView) -> None:
         """Be what ``before`` was; the two agree."""
@@ -183,6 +214,7 @@ class CollectionView:
         Returns:
             How many new documents were told.
         """
+        before._spell_out()
         had = before._told()
         for document_id, fields in had.items():
             self._send(document_id, fields, self._merged(document_id))

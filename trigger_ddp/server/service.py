@@ -59,6 +59,9 @@ LOCKED_SECONDS = 0.5
 #: Seconds between two looks at how much waits for all clients together.
 OUTBOXES_SECONDS = 1.0
 
+#: Seconds for which a query's documents are kept ready for the next who subscribes to it.
+PIECES_SECONDS = 20.0
+
 #: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory.
 MOST_LINGERING = 1000
 
@@ -153,6 +156,7 @@ class Service:
             self._nursery.start_soon(self._start_when_due)
             self._nursery.start_soon(self.leases.run)
             self._nursery.start_soon(self._bound_outboxes)
+            self._nursery.start_soon(self._drop_pieces)
             self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
@@ -181,6 +185,11 @@ class Service:
                     Ending.SLOW,
                 )
                 total -= waiting[connection]
+
+    async def _drop_pieces(self) -> None:
+        while True:
+            await trio.sleep(PIECES_SECONDS / 2)
+            self.fanout.drop_pieces(trio.current_time() - PIECES_SECONDS)
 
     async def reload(self) -> None:
         """Call what `API.on_reload` registered, one after the other. What they raise is logged."""

@@ -207,8 +207,9 @@ class Publications:
         for query in list(subscription.held):
             await self._service.loaded(query)
             if self._session.runs(subscription):
-                if self._session.show(subscription, query):
-                    self._service.fanout.watch(query, self._session)
+                fanout = self._service.fanout
+                if self._session.show(subscription, query, fanout.pieces(query, trio.current_time())):
+                    fanout.watch(query, self._session)
                 await self._tell_all_of(query)
             elif self._lives(subscription):
                 subscription.queries.append(query)
