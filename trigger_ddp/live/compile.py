@@ -33,6 +33,8 @@ from trigger_ddp.api.documents import Serializer
 from trigger_ddp.api.publication import Dependency as DeclaredDependency
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.errors import NotLive
+from trigger_ddp.live import lifting
+from trigger_ddp.live.cache import CompiledCache, key_of
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape, Identity
 from trigger_ddp.live.depends import dependencies_of, everything_of
 from trigger_ddp.live.evaluation import Part, Statement
@@ -62,6 +64,7 @@ from trigger_ddp.live.readers import (
 #: Django sets up joins on queries that querysets share while it compiles them.
 _compiling = threading.Lock()
 
+_compiled = CompiledCache()
 _shapes: WeakValueDictionary[Identity, CompiledShape] = WeakValueDictionary()
 
 
@@ -85,11 +88,25 @@ def compile_queryset(
             raise NotLive(
                 f"a queryset of {label} is of database {queryset._db!r}; only {alias!r} is listened to"
             )
-        compiler = _Compiler(collection, queryset, [*collection.depends_on, *depends_on], alias)
-        try:
-            return compiler.compile()
-        except EmptyResultSet:  # none(), or a filter that Django knows to match nothing
-            return compiler.empty()
+        declared = (*collection.depends_on, *depends_on)
+        key = key_of(collection, queryset, declared, alias)
+        found = _compiled.get(key) if key is not None else None
+        if found is None:
+            generation = _compiled.generation
+            compiler = _Compiler(collection, queryset, list(declared), alias)
+            try:
+                found = compiler.compile()
+            except EmptyResultSet:  # none(), or a filter that Django knows to match nothing
+                found = compiler.empty()
+            if key is not None:
+                _compiled.put(key, found, generation)
+        return found
+
+
+def forget_columns() -> None:
+    """The database may have other columns, or be another one: ask it again."""
+    lifting.forget_columns()
+    _compiled.clear()
 
 
 class _Compiler:

@@ -24,10 +24,10 @@ from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
 from trigger_ddp.conf import Settings
 from trigger_ddp.errors import MeteorError, TriggersMissing
+from trigger_ddp.live.compile import forget_columns
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.engine import Barrier, Engine
 from trigger_ddp.live.evaluation import Answers, Evaluation
-from trigger_ddp.live.lifting import forget_columns
 from trigger_ddp.live.query import LiveQuery, State
 from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.fanout import Fanout

@@ -17,7 +17,7 @@ from django.db import connections
 from trigger_ddp.capture.installed import Look, look, running
 from trigger_ddp.capture.tables import Table
 from trigger_ddp.changes.change import Gap
-from trigger_ddp.live.lifting import forget_columns
+from trigger_ddp.live.compile import forget_columns
 from trigger_ddp.server.database import first_line, is_passing
 from trigger_ddp.server.workers import Workers
 
