@@ -126,7 +126,7 @@ def test_a_failure_in_reading_ends_it() -> None:
         conversation, connection = opened()
         connection.failing = True
         connection.ended.set()
-        with pytest.RaisesGroup(RuntimeError):
+        with pytest.raises(RuntimeError):
             await conversation.serve(cast(Any, connection))
         await trio.testing.wait_all_tasks_blocked()
         assert service.conversations == {}

@@ -164,7 +164,7 @@ class Conversation:
         self._room = trio.Event()
         self._running = 0  # methods
         self._finished: list[str] = []  # ids of methods whose `updated` is still to be sent
-        self._method_finished = trio.Event()
+        self._telling_updated = False
         service.conversations[session.id] = self
 
     # -- life -----------------------------------------------------------------------------------
@@ -184,7 +184,6 @@ class Conversation:
                     self._service, self._publications, nursery, lambda: self._work.set(), self.close
                 )
                 nursery.start_soon(self._do_requests)
-                nursery.start_soon(self._tell_updated)
                 while not self._over:
                     with trio.move_on_at(self._until) as patience:
                         await self._changed.wait()
@@ -275,17 +274,16 @@ class Conversation:
         interval = settings.heartbeat_interval if session.version != "pre1" else 0
         heartbeat = Heartbeat(interval or math.inf, settings.heartbeat_timeout, trio.current_time())
         self._reading_paused = False
+        if interval:
+            self._service.heartbeats.add(heartbeat, partial(self._beat, connection, heartbeat))
         try:
-            async with trio.open_nursery() as nursery:
-                if interval:
-                    nursery.start_soon(self._beat, connection, heartbeat)
-                nursery.start_soon(self._notice_end, connection)
-                await self._read(connection, heartbeat)
-                nursery.cancel_scope.cancel()
+            await self._read(connection, heartbeat)
         except BaseException:
             self._over = True
             self._changed.set()
             raise
+        finally:
+            self._service.heartbeats.remove(heartbeat)
         if session.closing is not None:
             self._service.flush(session)
             await _close(connection, session.closing)
@@ -303,8 +301,7 @@ class Conversation:
                 or session.pending_size >= settings.max_message_bytes
             ):
                 self._reading_paused = True
-                self._room = trio.Event()
-                await self._room.wait()
+                await self._wait_for_turn(connection)
             self._reading_paused = False
             try:
                 text = await connection.receive()
@@ -316,26 +313,28 @@ class Conversation:
             self._work.set()
             await self._share.rest()
 
-    async def _notice_end(self, connection: Connection) -> None:
-        """Who waits for room learns that the connection has ended."""
-        await connection.wait_closed()
-        self._room.set()
+    async def _wait_for_turn(self, connection: Connection) -> None:
+        """Wait until a message that was read is dealt with, or the connection has ended."""
+        self._room = trio.Event()
+        async with trio.open_nursery() as nursery:
 
-    async def _beat(self, connection: Connection, heartbeat: Heartbeat) -> None:
-        while True:
-            await trio.sleep_until(heartbeat.next)
-            if self._reading_paused:
-                heartbeat.heard()  # it may have answered; we are the ones who do not read
-                self.session.ping()  # so that the socket notices if it has gone
-            match heartbeat.beat(trio.current_time()):
-                case Beat.PING:
-                    self.session.ping()
-                case Beat.GONE:
-                    logger.info(
-                        "session %s of %s: no answer to a ping", self.session.id, connection.client_address
-                    )
-                    connection.abort("no answer to a ping", Ending.HEARTBEAT)
-                    return
+            async def until(wait: Callable[[], Awaitable[None]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until, self._room.wait)
+            nursery.start_soon(until, connection.wait_closed)
+
+    def _beat(self, connection: Connection, heartbeat: Heartbeat, beat: Beat) -> None:
+        if self._reading_paused:
+            heartbeat.heard()  # it may have answered; we are the ones who do not read
+            self.session.ping()  # so that the socket notices if it has gone
+        elif beat is Beat.PING:
+            self.session.ping()
+        elif beat is Beat.GONE:
+            logger.info("session %s of %s: no answer to a ping", self.session.id, connection.client_address)
+            connection.abort("no answer to a ping", Ending.HEARTBEAT)
+            self._service.heartbeats.remove(heartbeat)
 
     async def _do_requests(self) -> None:
         await self._publications.start_universal()
@@ -425,17 +424,20 @@ class Conversation:
             self._work.set()
             invocation.unblock()
         self._finished.append(call.id)
-        self._method_finished.set()
+        if not self._telling_updated:
+            self._telling_updated = True
+            self._nursery.start_soon(self._tell_updated)
 
     async def _tell_updated(self) -> None:
-        """Say `updated` of methods that finished, once all that they wrote is told."""
-        while True:
-            await self._method_finished.wait()
-            self._method_finished = trio.Event()
-            finished, self._finished = self._finished, []
-            self._work.set()
-            await self._everything_told()
-            self.session.send(messages.updated(finished))
+        """Say `updated` of methods that finished, once all that they wrote is told; as long as more do."""
+        try:
+            while self._finished:
+                finished, self._finished = self._finished, []
+                self._work.set()
+                await self._everything_told()
+                self.session.send(messages.updated(finished))
+        finally:
+            self._telling_updated = False
 
     async def _everything_told(self) -> None:
         if self.session.user is None and next(self.session.queries, None) is None:

@@ -37,6 +37,7 @@ from trigger_ddp.server.backoff import Backoff
 from trigger_ddp.server.connection import Connection
 from trigger_ddp.server.database import answer, first_line, is_locked, is_passing
 from trigger_ddp.server.guard import no_queries_on_this_thread
+from trigger_ddp.server.heartbeats import Heartbeats
 from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.metrics import Metrics, kind_of
 from trigger_ddp.server.pipeline import Pipeline
@@ -121,6 +122,7 @@ class Service:
             settings.database, self._answered, partial(self._start_shared, self._evaluate), self._settled
         )
         self.fanout = Fanout()
+        self.heartbeats = Heartbeats()
         self.triggers = Triggers(evaluators, settings.database, lambda gap: self._deliver([gap]))
         self.users = Users(source, self.triggers)
         self.leases = Leases(source, evaluators, self.patiently, self.triggers)
@@ -157,6 +159,7 @@ class Service:
             self._nursery.start_soon(self.leases.run)
             self._nursery.start_soon(self._bound_outboxes)
             self._nursery.start_soon(self._drop_pieces)
+            self._nursery.start_soon(self.heartbeats.run)
             self._nursery.start_soon(self.triggers.run, self.settings.trigger_check_seconds)
             await self._nursery.start(self.source.run, self._deliver)
             for seconds, function in API.periodic:
