@@ -317,7 +317,7 @@ class _Connection:
     def _prepare(self, statement: Statement) -> _Prepared:
         if len(self._prepared) >= MOST_PREPARED:
             _, oldest = self._prepared.popitem(last=False)
-            self._pgconn.send_close_prepared(oldest.name)
+            self._pgconn.send_query_params(b"DEALLOCATE " + oldest.name, None)
             self._flying.append(oldest)
         prepared = _Prepared(statement, b"tddp_%d" % next(self._names))
         sql = self._composer.mogrify(statement.sql, statement.params)
