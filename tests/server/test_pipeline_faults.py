@@ -7,6 +7,7 @@ import datetime
 import random
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -29,11 +30,12 @@ from trigger_ddp.conf import Settings
 from trigger_ddp.demo.bookstore.models import Author, Book
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
-from trigger_ddp.live.evaluation import Evaluation
+from trigger_ddp.live.evaluation import Evaluation, Statement
 from trigger_ddp.server import pipeline, pipelined, stalled
 from trigger_ddp.server.backoff import Backoff
 from trigger_ddp.server.database import answer
 from trigger_ddp.server.listener import Listener
+from trigger_ddp.server.pipelined import _SYNC, Look, LostError, _Prepared
 from trigger_ddp.server.service import Service
 from trigger_ddp.server.stalled import StalledWatch
 from trigger_ddp.server.workers import Workers
@@ -275,19 +277,52 @@ def test_connections_that_do_more_than_django_are_left_to_threads(what: str) -> 
 
 
 def test_an_event_loop_that_is_late_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelined, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(pipelined, "SILENCE_SECONDS", 0.2)
     make_books()
 
     async def test(found: Asking) -> None:
         connection = found.pipeline._connection
         look = found.look(Book.objects.all(), "1")
-        found.pipeline.take(look)
+        assert found.pipeline.take(look)
         found.pipeline.send()
-        await trio.lowlevel.checkpoint()
-        time.sleep(0.3)  # the answer arrives meanwhile
+        time.sleep(0.5)  # the answer arrives meanwhile
         await eventually(lambda: look in found.answered or look in found.given_back)
         assert look in found.answered
         assert found.pipeline._connection is connection
+
+    run(test)
+
+
+def test_what_comes_out_of_order_ends_the_connection() -> None:
+    make_books()
+
+    async def test(found: Asking) -> None:
+        connection = found.pipeline._connection
+        assert connection is not None
+        look = Look(found.look(Book.objects.all(), "1"), None, None, 0.0)  # type: ignore[arg-type]
+        other = Statement("SELECT 1", ())
+        for sent, status in (
+            (look, None), (look, "COMMAND_OK"), (look, "PIPELINE_SYNC"), (look, "COPY_OUT"),
+            (b"name", "TUPLES_OK"), (_Prepared(other, b"name"), "TUPLES_OK"), (_SYNC, "TUPLES_OK"), (_SYNC, None),
+        ):  # fmt: skip
+            result: Any = status and SimpleNamespace(status=psycopg.pq.ExecStatus[status])
+            connection._dealt_with = False
+            with pytest.raises(LostError):
+                connection._deal_with(sent, result, [])
+
+    run(test)
+
+
+def test_statements_are_forgotten_by_postgresql_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelined, "MOST_PREPARED", 5)
+    make_books()
+
+    async def test(found: Asking) -> None:
+        for n in range(30):
+            await found.ask(found.look(Author.objects.exclude(email=str(n)), "1"))
+        few = "(SELECT count(*) FROM pg_prepared_statements) < 8"
+        await found.ask(look := found.look(Book.objects.extra(where=[few]), "1"))
+        assert len(list(found.answered[look].found)) == 1
 
     run(test)
 

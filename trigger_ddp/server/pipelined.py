@@ -164,10 +164,7 @@ class PipelinedConnection:
     def values(self, question: Question) -> Sequence[Any]:
         """What a question is about, as parameters; raises whatever psycopg does where that can't be."""
         columns = [list(column) for column in zip(*question.tuples, strict=True)]
-        values = self._transformer.dump_sequence(columns, [PyFormat.TEXT] * len(columns))
-        if any(b"\0" in bytes(value) for value in values if value is not None):
-            raise ValueError("PostgreSQL's texts have no NUL")  # libpq would end the value there
-        return values
+        return self._transformer.dump_sequence(columns, [PyFormat.TEXT] * len(columns))
 
     def sql(self, question: Question) -> bytes:
         """What to prepare for a question, empty if it has been; raises likewise."""
