@@ -30,6 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -174,9 +175,13 @@ class Target:
 
 def _processes(server: Server) -> list[int]:
     """The server's, and its workers'."""
-    pid = server.process.pid
-    with open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123
-        return [pid, *map(int, children.read().split())]
+    found = [server.process.pid]
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            parent = int(file.read_text().rpartition(")")[2].split()[1])
+            if parent == server.process.pid:
+                found.append(int(file.parent.name))
+    return found
 
 
 @contextlib.contextmanager
@@ -202,7 +207,7 @@ def everybody(major: int) -> Iterator[list[Target]]:
         rivals["ws"] = [node_command(b"")[0], "-e", NODE % DOCUMENTS, "-", json.dumps(texts)]
         for name, command in rivals.items():
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True,
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 env={**os.environ, "NODE_PATH": str(CLIENTS / "node_modules")},
             )  # fmt: skip
             stack.callback(process.wait)

@@ -90,6 +90,38 @@ def test_writes(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert columns(found, table) == [1, 2]
 
 
+def test_bulk(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("bulk", temporary, monkeypatch)
+    assert len(found["targets"]) == 2
+
+
+def test_compare(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = [sys.executable, "-m", "benchmarks.compare", ".", ".", "start", "--rounds", "1", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"(?m)^serve, to ready +\d+\.\d\d  \(.*\)  \S+ +s, less is better$", done.stdout)
+    command[3] = "no-such-revision"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no-such-revision is no directory and no revision" in done.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_plots(tmp_path: Path) -> None:
+    target = {"name": "ours to a floor", "ratio": 1.5, "limit": 2, "at": "most", "holds": True}
+    other = {"name": "ours to a rival", "ratio": 1.5, "limit": 3, "at": "least", "holds": False}
+    report = {"name": "anything", "about": {"commit": "abc"}, "targets": [target, other]}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    pictures = []
+    for name in ("a", "b"):
+        command = [sys.executable, "-m", "benchmarks.plots", "--into", str(tmp_path / name)]
+        subprocess.run([*command, str(tmp_path / "report.json")], cwd=ROOT, check=True, capture_output=True)
+        pictures.append((tmp_path / name / "anything.svg").read_bytes())
+    assert pictures[0] == pictures[1]
+    assert b"<svg" in pictures[0]
+
+
 def test_scaling(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(temporary))
     command = [sys.executable, "-m", "benchmarks.scaling", "--quick"]
