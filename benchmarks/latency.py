@@ -1,4 +1,4 @@
-"""How long a committed row takes to its client: ``python -m benchmarks.latency [--rate 100] [--seconds 5]``.
+"""How long a committed row takes to its client: ``python -m benchmarks.latency``.
 
 Two paths lead from the writer, which updates one row in each transaction, to a client on a TCP socket:
 
@@ -25,10 +25,11 @@ import math
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 
 import psycopg
 
-from benchmarks import servers
+from benchmarks import report, servers
 from benchmarks.bookstore import Bookstore
 from tests import postgres
 
@@ -77,47 +78,75 @@ class Path:
                 raise SystemExit(f"{len(self._under_way)} of {updates} updates did not arrive")
 
 
-def measure(options: argparse.Namespace) -> dict[str, list[float]]:
-    """The latencies of each path, in seconds."""
-    turns = math.ceil(options.seconds)
-    updates = math.ceil(options.rate * options.seconds / turns)
+def measure(paths: dict[str, Path], writer: psycopg.Connection, rate: float, seconds: float) -> None:
+    """The paths in turn, each for that long."""
+    turns = math.ceil(seconds)
+    updates = math.ceil(rate * seconds / turns)
+    for path in paths.values():
+        path.run(writer, math.ceil(rate * WARM_UP_SECONDS), rate)
+        path.latencies.clear()
+    for _ in range(turns):
+        for path in paths.values():
+            path.run(writer, updates, rate)
+
+
+@contextlib.contextmanager
+def both(major: int, subscriptions: int) -> Iterator[tuple[dict[str, Path], psycopg.Connection]]:
+    """The paths, and who writes."""
     with contextlib.ExitStack() as stack:
-        cluster = postgres.Cluster(options.major, postgres.binaries()[options.major])
+        cluster = postgres.Cluster(major, postgres.binaries()[major])
         stack.callback(cluster.remove)
-        database = Bookstore(options.subscriptions, BOOKS).create(cluster, "latency")
+        database = Bookstore(subscriptions, BOOKS).create(cluster, "latency")
         paths = {
             "floor": Path(stack.enter_context(servers.floor(database))),
-            "whole path": Path(stack.enter_context(servers.trigger_ddp(database, options.subscriptions))),
+            "whole path": Path(stack.enter_context(servers.trigger_ddp(database, subscriptions))),
         }
-        writer = stack.enter_context(psycopg.connect(database.dsn))
-        for path in paths.values():
-            path.run(writer, math.ceil(options.rate * WARM_UP_SECONDS), options.rate)
-            path.latencies.clear()
-        for _ in range(turns):
-            for path in paths.values():
-                path.run(writer, updates, options.rate)
-        return {name: path.latencies for name, path in paths.items()}
+        yield paths, stack.enter_context(psycopg.connect(database.dsn))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How long a committed row takes to its client.")
-    parser.add_argument("--rate", type=float, default=100, help="updates a second, up to 1000 (default: 100)")
-    parser.add_argument("--seconds", type=float, default=5, help="how long on each path (default: 5)")
-    parser.add_argument("--subscriptions", type=int, default=1, help="the client's, up to 1000 (default: 1)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    report.add_arguments(parser)
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[10, 100, 1000],
+        help="updates a second, up to 1000 (default: 10 100 1000)",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=15, help="on each path at each rate (default: 15)")
+    parser.add_argument("--subscriptions", type=int, default=1, help="of the client (default: 1)")
     parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
-    if options.rate > BOOKS:
+    if options.quick:
+        options.rates, options.seconds = [100.0], 0.5
+    if max(options.rates) > BOOKS:
         parser.error("a book would be updated again before the client can have heard of it")
-    latencies = measure(options)
-    print(
-        f"PostgreSQL {options.major}, {options.rate:g} updates/s, {len(latencies['floor'])} on each path,"
-        f" subscriptions: {options.subscriptions}"
+    found = report.Report("latency", str(options.major))
+    rows = []
+    targets = []
+    with both(options.major, options.subscriptions) as (paths, writer):
+        for rate in options.rates:
+            measure(paths, writer, rate, options.seconds)
+            p50: dict[str, float] = {}
+            p99: dict[str, float] = {}
+            for name, path in paths.items():
+                percentiles = statistics.quantiles(path.latencies, n=100)
+                p50[name], p99[name] = percentiles[49] * 1000, percentiles[98] * 1000
+            ratios = [each["whole path"] / each["floor"] for each in (p50, p99)]
+            rows.append(
+                (f"{rate:g}", p50["floor"], p99["floor"], p50["whole path"], p99["whole path"], *ratios)
+            )
+            found.number(f"{rate:g}/s, p50", p50["whole path"], "ms")
+            found.number(f"{rate:g}/s, p99", p99["whole path"], "ms")
+            targets.append((f"p50 to the floor's at {rate:g}/s", ratios[0]))
+    found.table(
+        f"commit to client, subscriptions: {options.subscriptions}",
+        ("updates/s", "floor p50", "p99 ms", "whole path p50", "p99 ms", "ratio p50", "p99"),
+        rows,
     )
-    percentiles = {name: statistics.quantiles(path, n=100) for name, path in latencies.items()}
-    for name, found in percentiles.items():
-        print(f"{name:10}  p50 {found[49] * 1000:7.2f} ms  p99 {found[98] * 1000:7.2f} ms")
-    p50, p99 = (percentiles["whole path"][n] / percentiles["floor"][n] for n in (49, 98))
-    print(f"{'ratio':10}  p50 {p50:7.2f}     p99 {p99:7.2f}")
+    for name, ratio in targets:
+        found.target(name, ratio, 2)
+    found.write(options.json)
 
 
 if __name__ == "__main__":

@@ -207,6 +207,7 @@ def measuring(database: Database, store: Bookstore, options: Options) -> Iterato
     """A server for the measurements of one case."""
     # A ping to every session would be work that no write causes.
     environ = {**os.environ, "PYTHONUNBUFFERED": "1", **database.environ, "DDP_HEARTBEAT_INTERVAL": "0.0"}
+    environ["DDP_MAX_SESSION_SHARE"] = "1.0"  # subscribing is most of what is done, and is not measured
     server = Server("--bind", "127.0.0.1:0", "--install-triggers", environ=environ)
     try:
         found = Measuring(database, store, server, options)

@@ -1,7 +1,7 @@
 """What a write costs with many subscriptions: ``python -m benchmarks.scaling``.
 
-A real ``trigger-ddp serve`` has 100, then 1 000, then 10 000 subscriptions, over WebSockets; single rows are
-written, one to a transaction, each of which concerns one of them. The columns of ratios say 1 all the way
+A real ``trigger-ddp serve`` has 100, then 1 000, 10 000 and 50 000 subscriptions, over WebSockets; single rows
+are written, one to a transaction, each of which concerns one of them. The columns of ratios say 1 all the way
 down if it costs the same however many there are.
 
 filter
@@ -37,7 +37,7 @@ import resource
 import signal
 import sys
 
-from benchmarks import rivals
+from benchmarks import report, rivals
 from benchmarks.bookstore import Bookstore
 from benchmarks.cases import CASES, Case
 from benchmarks.fleet import Wrong
@@ -52,6 +52,8 @@ BOOKS_EACH = 10
 SHARED_AT_MOST = 1000
 #: Files besides the sessions' sockets.
 MORE_FILES = 200
+#: Subscriptions for which the ways in bare SQL are measured.
+RIVALS_AT_MOST = 10_000
 
 #: What was measured with each number of subscriptions, or why nothing was.
 Row = dict[int, Measured | str]
@@ -108,6 +110,18 @@ def print_case(rows: dict[str, Row], options: Options) -> None:
             print(f"  in {measured.writes} writes" if measured.writes < options.writes else "", flush=True)
 
 
+def keep(found: report.Report, rows: dict[str, Row]) -> None:
+    """Put the CPU of a case's writes into the report, and whether it stays what it is with few."""
+    for title, row in rows.items():
+        costs = {count: measured.cpu for count, measured in row.items() if isinstance(measured, Measured)}
+        for count, cpu in costs.items():
+            found.number(f"{title}, {count}", cpu * 1e3, "ms CPU")
+        if len(costs) > 1:
+            least, most = min(costs), max(costs)
+            name = f"{title}: CPU with {most}, to that with {least}"
+            found.target(name, costs[most] / costs[least], 1.3)
+
+
 def print_rivals(costs: dict[tuple[str, int], dict[str, rivals.Cost]]) -> None:
     if not costs:
         return
@@ -144,7 +158,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--subscriptions", type=numbers, metavar="N,N…", help="how many (default: 100,1000,10000)"
+        "--subscriptions", type=numbers, metavar="N,N…", help="how many (default: 100,1000,10000,50000)"
     )
     parser.add_argument("--writes", type=int, help="of each kind and number, an even number (default: 50)")
     # By default a little more than DDP_REQUERY_INTERVAL apart, which is not what is to be measured.
@@ -154,12 +168,14 @@ def main() -> None:
         help="seconds for those writes; where they are too few, larger numbers are not tried (default: 20)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", default="", help="only cases whose title starts so: filter, join, window, one"
+        "--only", help="cases whose title starts so: filter, join, window, one; '': all (default: filter)"
     )
-    parser.add_argument("--quick", action="store_true", help="a few of everything: is it right, not how fast")
+    report.add_arguments(parser)
     parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     arguments = parser.parse_args()
-    subscriptions = arguments.subscriptions or ([5, 20] if arguments.quick else [100, 1000, 10_000])
+    subscriptions = arguments.subscriptions or ([5, 20] if arguments.quick else [100, 1000, 10_000, 50_000])
+    if arguments.only is None:
+        arguments.only = "" if arguments.quick else "filter"
     writes = arguments.writes or (4 if arguments.quick else 50)
     if writes < 2 or writes % 2:
         parser.error("--writes must be even: the second of two may undo the first")
@@ -179,9 +195,11 @@ def main() -> None:
                 for title, filter_ in rivals.FILTERS.items()
                 if title.startswith(arguments.only)
                 for count in subscriptions
+                if count <= RIVALS_AT_MOST
             }
+            found = report.Report("scaling", str(arguments.major))
             print(
-                f"PostgreSQL {arguments.major}, {number(store.books)} books of {number(authors)} authors,"
+                f"{number(store.books)} books of {number(authors)} authors,"
                 f" {writes} writes each, {options.rate:g} a second at most\n"
             )
             print(f"each write{'times the first of its kind':>44}{'':12}ms{'':24}us per")
@@ -189,8 +207,11 @@ def main() -> None:
             print("      PG     p50     p99  message")
             for case in CASES:
                 if any(title.startswith(arguments.only) for title in case.writes):
-                    print_case(run_case(case, database, store, options), options)
+                    rows = run_case(case, database, store, options)
+                    print_case(rows, options)
+                    keep(found, rows)
             print_rivals(costs)
+            found.write(arguments.json)
     except Wrong as error:
         sys.exit(f"benchmarks.scaling: {error}")
 

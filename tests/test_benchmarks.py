@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.attacks import ATTACKS
+from tests.clients.conftest import node  # noqa: F401  a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,18 +27,99 @@ def temporary() -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_latency(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
+    """Run a benchmark that has a report for correctness only; returns what it has written as JSON."""
     monkeypatch.setenv("TMPDIR", str(temporary))
-    command = [sys.executable, "-m", "benchmarks.latency", "--seconds", "0.5", "--subscriptions", "3"]
+    with tempfile.NamedTemporaryFile(suffix=".json", dir="/tmp") as file:
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", file.name, *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found: dict[str, Any] = json.load(file)
+    assert found["name"] == name
+    assert all(number["value"] > 0 for number in found["numbers"]), found["numbers"]
+    for target in found["targets"]:
+        assert target["name"] in done.stdout
+    assert list(temporary.iterdir()) == []
+    return found
+
+
+def columns(found: dict[str, Any], table: int, column: int = 0) -> list[Any]:
+    return [row[column] for row in found["tables"][table]["rows"]]
+
+
+def test_latency(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("latency", temporary, monkeypatch, "--subscriptions", "3")
+    assert columns(found, 0) == ["100"]
+    assert [target["name"] for target in found["targets"]] == ["p50 to the floor's at 100/s"]
+
+
+@pytest.mark.usefixtures("node")
+def test_fanout(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("fanout", temporary, monkeypatch)
+    for table in range(2):
+        assert columns(found, table) == ["ours", "bare", "trio-websocket", "websockets", "ws"]
+    assert len(found["targets"]) == 5
+
+
+@pytest.mark.usefixtures("node")
+def test_connects(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("connects", temporary, monkeypatch)
+    ours = ["ours, 1 process", "ours, 2 workers"]
+    assert columns(found, 0) == [*ours, "trio-websocket", "websockets", "ws"]
+
+
+@pytest.mark.usefixtures("node")
+def test_memory(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("memory", temporary, monkeypatch)
+    assert columns(found, 0) == ["ours", "bare", "trio-websocket", "websockets", "ws"]
+
+
+def test_start(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("start", temporary, monkeypatch)
+    assert columns(found, 0) == ["manage.py check", "serve, to ready"]
+
+
+def test_snapshot(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("snapshot", temporary, monkeypatch)
+    assert columns(found, 0) == ["psycopg + msgspec", "psycopg + json", "ours"]
+
+
+def test_writes(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("writes", temporary, monkeypatch)
+    for table in range(2):
+        assert columns(found, table) == [1, 2]
+
+
+def test_bulk(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("bulk", temporary, monkeypatch)
+    assert len(found["targets"]) == 2
+
+
+def test_compare(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = [sys.executable, "-m", "benchmarks.compare", ".", ".", "start", "--rounds", "1", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    first, *rows = done.stdout.splitlines()
-    assert "50 on each path, subscriptions: 3" in first
-    number = r" +\d+\.\d\d"
-    assert [re.sub(number, " N", row) for row in rows] == [
-        "floor       p50 N ms  p99 N ms", "whole path  p50 N ms  p99 N ms", "ratio       p50 N     p99 N",
-    ]  # fmt: skip
+    assert re.search(r"(?m)^serve, to ready +\d+\.\d\d  \(.*\)  \S+ +s, less is better$", done.stdout)
+    command[3] = "no-such-revision"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no-such-revision is no directory and no revision" in done.stderr
     assert list(temporary.iterdir()) == []
+
+
+def test_plots(tmp_path: Path) -> None:
+    target = {"name": "ours to a floor", "ratio": 1.5, "limit": 2, "at": "most", "holds": True}
+    other = {"name": "ours to a rival", "ratio": 1.5, "limit": 3, "at": "least", "holds": False}
+    report = {"name": "anything", "about": {"commit": "abc"}, "targets": [target, other]}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    pictures = []
+    for name in ("a", "b"):
+        command = [sys.executable, "-m", "benchmarks.plots", "--into", str(tmp_path / name)]
+        subprocess.run([*command, str(tmp_path / "report.json")], cwd=ROOT, check=True, capture_output=True)
+        pictures.append((tmp_path / name / "anything.svg").read_bytes())
+    assert pictures[0] == pictures[1]
+    assert b"<svg" in pictures[0]
 
 
 def test_scaling(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,8 @@ class LiveQuery:
         holds here: it has moved. That row has changed then and its own notification is on the way, so
         its document gives way.
         """
+        if not self.documents and all(key == (new.id,) for key, new in found.items()):
+            return self._fill(found)
         before: dict[str, Document | None] = {}  # of every id concerned
         came: list[tuple[Key, Document]] = []
         for key in keys:
@@ -125,6 +127,13 @@ class LiveQuery:
         changes = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
         transitions = [Transition(*change) for change in changes if change[1] != change[2]]
         return tuple(sorted(transitions, key=lambda step: (step.new is not None, step.old is None)))
+
+    def _fill(self, found: Mapping[Key, Document]) -> tuple[Transition, ...]:
+        """`replace`, where nothing is held and the ids are the keys: as most documents come."""
+        self.documents.update(found)
+        for key, new in found.items():
+            self.shape.note_held(self, key, new)
+        return tuple([Transition(new.id, None, new) for new in found.values()])
 
     def _drop(self, key: Key, document: Document) -> None:
         del self.documents[key]

@@ -54,7 +54,7 @@ class Shape:
         self._asked: dict[LiveQuery, int] = {}  # … and `asked` when the running load did
         #: Who holds a row, by its key, and by its document's id where that is another. Not kept where there
         #: is but one live query.
-        self._holders: dict[Key | str, dict[LiveQuery, None]] = {}
+        self._holders: dict[Key | str, LiveQuery | dict[LiveQuery, None]] = {}  # one: without a dictionary
 
     def __bool__(self) -> bool:
         return bool(self._queries)
@@ -95,26 +95,38 @@ class Shape:
     def note_held(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query holds a document now."""
         if self.compiled.lifted:
+            holders = self._holders
             for name in _names(key, document):
-                self._holders.setdefault(name, {})[query] = None
+                held = holders.setdefault(name, query)
+                if isinstance(held, dict):
+                    held[query] = None
+                elif held is not query:
+                    holders[name] = {held: None, query: None}
 
     def note_dropped(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query does not hold a document any more."""
         if self.compiled.lifted:
             for name in _names(key, document):
-                holders = self._holders[name]
-                del holders[query]
-                if not holders:
+                held = self._holders[name]
+                if held is query:
                     del self._holders[name]
+                elif isinstance(held, dict):
+                    del held[query]
+                    if len(held) == 1:
+                        (self._holders[name],) = held
 
     def holders(self, document_id: str) -> Collection[LiveQuery]:
         """The live queries that hold a document with this id, and perhaps some that do not."""
-        by_key, by_id = self._holding((document_id,)), self._holders.get(document_id)
-        return {**dict.fromkeys(by_key), **by_id} if by_id else by_key
+        by_key, by_id = self._holding((document_id,)), self._known_holders(document_id)
+        return {*by_key, *by_id} if by_id else by_key
 
     def _holding(self, key: Key) -> Collection[LiveQuery]:
         """The live queries that hold a row, and perhaps some that do not."""
-        return self._holders.get(key, ()) if self.compiled.lifted else self.queries
+        return self._known_holders(key) if self.compiled.lifted else self.queries
+
+    def _known_holders(self, name: Key | str) -> Collection[LiveQuery]:
+        held = self._holders.get(name, ())
+        return (held,) if isinstance(held, LiveQuery) else held
 
     # -- the inbox ------------------------------------------------------------------------------
 

@@ -138,12 +138,17 @@ class CollectionView:
         untold = self._untold.get(layer)
         if untold is None:
             return False
-        enough = self._session.outgoing_size + MOST_TOLD_BYTES
+        session, alone = self._session, len(self._layers) == 1
+        enough = session.outgoing_size + MOST_TOLD_BYTES
         for document_id in [*itertools.islice(untold, most)]:
-            if self._session.outgoing_size >= enough:
+            if session.outgoing_size >= enough:
                 break
             del untold[document_id]
-            self._step(layer, Transition(document_id, None, layer.find(document_id)))
+            document = layer.find(document_id)
+            if not alone:
+                self._step(layer, Transition(document_id, None, document))
+            elif document is not None:
+                session.send(messages.added(self._collection, document_id, document.fields))
         if not untold:
             del self._untold[layer]
         return bool(untold)

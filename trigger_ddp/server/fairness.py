@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import trio
 
 #: Seconds of work that a session may ask for at once after it was quiet.
-BURST = 0.1
+BURST = 0.25
 #: Seconds that a message counts for besides those of decoding it, and each of its characters: its frames are
 #: read before anybody can count …
 MESSAGE = 0.0001
@@ -22,7 +22,7 @@ CHARACTER = 25e-9
 #: … and what a method or subscription does after it …
 REQUEST = 0.0003
 #: … and a live query that it is the first to want, for all that is done elsewhere to load it.
-LOAD = 0.001
+LOAD = 0.004
 
 
 def cost(text: str) -> float:
