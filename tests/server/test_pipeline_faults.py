@@ -303,7 +303,8 @@ def test_what_comes_out_of_order_ends_the_connection() -> None:
         other = Statement("SELECT 1", ())
         for sent, status in (
             (look, None), (look, "COMMAND_OK"), (look, "PIPELINE_SYNC"), (look, "COPY_OUT"),
-            (b"name", "TUPLES_OK"), (_Prepared(other, b"name"), "TUPLES_OK"), (_SYNC, "TUPLES_OK"), (_SYNC, None),
+            (b"name", "TUPLES_OK"),
+            (_Prepared(other, b"name"), "TUPLES_OK"), (_SYNC, "TUPLES_OK"), (_SYNC, None),
         ):  # fmt: skip
             result: Any = status and SimpleNamespace(status=psycopg.pq.ExecStatus[status])
             connection._dealt_with = False
