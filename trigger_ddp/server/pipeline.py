@@ -110,7 +110,6 @@ class Pipeline:
         self._answered, self._unanswered, self._settled = answered, unanswered, settled
         self._connection: _Connection | None = None
         self._waiting: collections.deque[_Look] = collections.deque()
-        self._waiting_for_others: collections.deque[_Look] = collections.deque()
         self._elsewhere: WeakKeyDictionary[CompiledShape, float] = WeakKeyDictionary()  # until when
 
     @property
@@ -120,8 +119,13 @@ class Pipeline:
 
     # -- asking ---------------------------------------------------------------------------------
 
-    def take(self, evaluation: Evaluation, *, later: bool = False) -> bool:
-        """Begin an evaluation for `send` to send, ``later`` after others; False if it belongs to a thread."""
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return self._connection is not None and bool(self._waiting or self._connection.under_way)
+
+    def take(self, evaluation: Evaluation) -> bool:
+        """Begin an evaluation for `send` to send; False if it belongs to a thread."""
         if self._connection is None or evaluation.queries or not self._is_simple(evaluation):
             return False
         steps = evaluation.steps()
@@ -129,8 +133,7 @@ class Pipeline:
             question = next(steps)
         except StopIteration:
             return False  # there is nothing to ask, and no hurry
-        waiting = self._waiting_for_others if later else self._waiting
-        waiting.append(_Look(evaluation, steps, question, trio.current_time()))
+        self._waiting.append(_Look(evaluation, steps, question, trio.current_time()))
         return True
 
     def _is_simple(self, evaluation: Evaluation) -> bool:
@@ -150,22 +153,17 @@ class Pipeline:
     def send(self) -> None:
         """Send what was taken, as far as not too much is under way."""
         connection = self._connection
-        if connection is None or not (self._waiting or self._waiting_for_others):
+        if connection is None or not self._waiting:
             return
         try:
-            self._ask(connection, self._waiting, MOST_ASKED)
-            self._ask(connection, self._waiting_for_others, TOGETHER)
+            while self._waiting and (room := connection.room) > 0:
+                for _ in range(min(TOGETHER, room, len(self._waiting))):
+                    connection.ask(self._waiting.popleft())
+                connection.sync()
             connection.flush()
         except (psycopg.Error, _Lost) as error:
             # The task sees it, too; what is under way it gives back.
             connection.lose(str(error))
-
-    @staticmethod
-    def _ask(connection: _Connection, waiting: collections.deque[_Look], most: int) -> None:
-        while waiting and (room := connection.room(most)) > 0:
-            for _ in range(min(TOGETHER, room, len(waiting))):
-                connection.ask(waiting.popleft())
-            connection.sync()
 
     # -- the task -------------------------------------------------------------------------------
 
@@ -201,9 +199,8 @@ class Pipeline:
         finally:
             self._connection = None
             connection.close()
-        given_back = [*connection.under_way, *self._waiting, *self._waiting_for_others]
+        given_back = [*connection.under_way, *self._waiting]
         self._waiting.clear()
-        self._waiting_for_others.clear()
         for look in given_back:
             self._give_back(look)
         self._settled()
@@ -294,9 +291,10 @@ class _Connection:
         if self._nap is not None:
             self._nap.cancel()
 
-    def room(self, most: int) -> int:
-        """How many more questions may be asked for ``most`` to be under way."""
-        return most - len(self.under_way) if self._lost is None else 0
+    @property
+    def room(self) -> int:
+        """How many more questions may be under way."""
+        return MOST_ASKED - len(self.under_way) if self._lost is None else 0
 
     # -- asking ---------------------------------------------------------------------------------
 
