@@ -32,8 +32,8 @@ MOST_KEYS, MOST_ROWS = 200, 500
 MOST_ASKED, TOGETHER = 32, 8
 #: Seconds for which a shape is left to the threads that took too long, or failed.
 ELSEWHERE_SECONDS = 30.0
-#: Seconds that reading an answer may take, and that those wait at most who are to be asked after others.
-READ_SECONDS, LATER_SECONDS = 0.05, 1.0
+#: Seconds that reading an answer may take.
+READ_SECONDS = 0.05
 
 
 class Pipeline:
@@ -57,7 +57,6 @@ class Pipeline:
         self._answered, self._unanswered, self._settled = answered, unanswered, settled
         self._connection: PipelinedConnection | None = None
         self._waiting: collections.deque[Look] = collections.deque()
-        self._waiting_for_others: collections.deque[Look] = collections.deque()
         self._elsewhere: WeakKeyDictionary[CompiledShape, float] = WeakKeyDictionary()  # until when
 
     @property
@@ -67,8 +66,13 @@ class Pipeline:
 
     # -- asking ---------------------------------------------------------------------------------
 
-    def take(self, evaluation: Evaluation, *, later: bool = False) -> bool:
-        """Begin an evaluation for `send` to send, ``later`` after others; False if it belongs to a thread."""
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return self._connection is not None and bool(self._waiting or self._connection.under_way)
+
+    def take(self, evaluation: Evaluation) -> bool:
+        """Begin an evaluation for `send` to send; False if it belongs to a thread."""
         if self._connection is None or evaluation.queries or not self._is_simple(evaluation):
             return False
         steps = evaluation.steps()
@@ -76,8 +80,7 @@ class Pipeline:
             question = next(steps)
         except StopIteration:
             return False  # there is nothing to ask, and no hurry
-        waiting = self._waiting_for_others if later else self._waiting
-        waiting.append(Look(evaluation, steps, question, trio.current_time()))
+        self._waiting.append(Look(evaluation, steps, question, trio.current_time()))
         return True
 
     def _is_simple(self, evaluation: Evaluation) -> bool:
@@ -97,31 +100,26 @@ class Pipeline:
     def send(self) -> None:
         """Send what was taken, as far as not too much is under way."""
         connection = self._connection
-        if connection is None or not (self._waiting or self._waiting_for_others):
+        if connection is None or not self._waiting:
             return
         try:
-            others = self._waiting_for_others
-            if others and trio.current_time() - others[0].begun > LATER_SECONDS:
-                self._waiting.appendleft(others.popleft())
-            self._ask(connection, self._waiting, MOST_ASKED)
-            self._ask(connection, self._waiting_for_others, TOGETHER)
+            while self._waiting and (room := connection.room(MOST_ASKED)) > 0:
+                for _ in range(min(TOGETHER, room, len(self._waiting))):
+                    self._ask(connection, self._waiting.popleft())
+                connection.sync()
             connection.flush()
         except (psycopg.Error, LostError) as error:
             # The task sees it, too; what is under way it gives back.
             connection.lose(str(error))
 
-    def _ask(self, connection: PipelinedConnection, waiting: collections.deque[Look], most: int) -> None:
-        while waiting and (room := connection.room(most)) > 0:
-            for _ in range(min(TOGETHER, room, len(waiting))):
-                look = waiting.popleft()
-                try:
-                    values = connection.values(look.question)
-                    sql = connection.sql(look.question)
-                except Exception as error:  # noqa: BLE001  a thread meets it again, and tells it
-                    self._leave(look, repr(error))
-                else:
-                    connection.ask(look, sql, values)
-            connection.sync()
+    def _ask(self, connection: PipelinedConnection, look: Look) -> None:
+        try:
+            values = connection.values(look.question)
+            sql = connection.sql(look.question)
+        except Exception as error:  # noqa: BLE001  a thread meets it again, and tells it
+            self._leave(look, repr(error))
+        else:
+            connection.ask(look, sql, values)
 
     # -- the task -------------------------------------------------------------------------------
 
@@ -157,9 +155,8 @@ class Pipeline:
         finally:
             self._connection = None
             connection.close()
-        given_back = [*connection.under_way, *self._waiting, *self._waiting_for_others]
+        given_back = [*connection.under_way, *self._waiting]
         self._waiting.clear()
-        self._waiting_for_others.clear()
         for look in given_back:
             self._give_back(look)
         self._settled()

@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -40,7 +41,7 @@ from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.heartbeats import Heartbeats
 from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.metrics import Metrics, kind_of
-from trigger_ddp.server.pipeline import Pipeline
+from trigger_ddp.server.pipeline import TOGETHER, Pipeline
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.triggers import Triggers
@@ -68,6 +69,9 @@ MOST_LINGERING = 1000
 
 #: Subscriptions of one session above which live queries that nobody else has are looked at after others.
 MANY_SUBSCRIPTIONS = 50
+
+#: Seconds after which a few of those that are looked at after others have their turn whatever else goes on.
+LATER_SECONDS = 0.1
 
 INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
@@ -135,6 +139,8 @@ class Service:
         self._context = contextvars.copy_context()
         self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
         self._warned_of: set[str] = set()  # tables that DDP_ALLOW_STALE lets be read
+        self._waiting_for_others: deque[Evaluation] = deque()
+        self._others_at = math.inf  # when a few of these are begun in any case
         self._fences: dict[str, list[_Fenced]] = {}  # by token
         self._behind_barriers: list[_Fenced] = []
         self._dirty: dict[Session, None] = {}
@@ -229,11 +235,16 @@ class Service:
 
     def _continue(self) -> None:
         """Start what is due, and let those go on whose barrier is behind everything."""
-        for evaluation in self.engine.due(trio.current_time()):
-            if not self.pipeline.take(evaluation, later=self._is_one_of_many(evaluation)):
+        now = trio.current_time()
+        for evaluation in self.engine.due(now):
+            if self._may_wait(evaluation):
+                self._waiting_for_others.append(evaluation)
+                self._others_at = min(self._others_at, now + LATER_SECONDS)
+            elif not self.pipeline.take(evaluation):
                 self._start_shared(self._evaluate, evaluation)
         self.pipeline.send()
-        if self.engine.next_due() is not None:
+        self._start_those_that_wait()
+        if self._waiting_for_others or self.engine.next_due() is not None:
             self._timetable_changed.set()
         self._let_pass()
 
@@ -252,20 +263,37 @@ class Service:
         while True:
             due = self.engine.next_due()
             ending = next(iter(self._lingering.values()), math.inf)  # all linger equally long
-            with trio.move_on_at(min(math.inf if due is None else due, ending)):
+            start = min(math.inf if due is None else due, self._others_at)
+            with trio.move_on_at(min(start, ending)):
                 await self._timetable_changed.wait()
             self._timetable_changed = trio.Event()
             self._end_lingering()
-            if due is not None and due <= trio.current_time():
+            if start <= trio.current_time():
                 self._continue()
 
-    def _is_one_of_many(self, evaluation: Evaluation) -> bool:
-        """Whether it is for nobody but a session with very many live queries, which may wait for others'."""
+    def _start_those_that_wait(self) -> None:
+        """A few at a time, while nothing else is under way, or now and then: they can be very many."""
+        waiting, now = self._waiting_for_others, trio.current_time()
+        while waiting and (not self.pipeline.busy or self._others_at <= now):
+            for _ in range(min(len(waiting), TOGETHER)):
+                evaluation = waiting.popleft()
+                if not self.pipeline.take(evaluation):
+                    self._start_shared(self._evaluate, evaluation)
+            self.pipeline.send()
+            self._others_at = now + LATER_SECONDS if waiting else math.inf
+
+    def _may_wait(self, evaluation: Evaluation) -> bool:
+        """Whether it is for nobody, or only for one who has very many live queries.
+
+        Who has just subscribed is nobody yet, but waits for the documents.
+        """
         shape = evaluation.shape
         if len(shape.by_route) != 1:
             return False
-        ((queries),) = shape.by_route.values()
+        (queries,) = shape.by_route.values()
         sessions = [session for query in queries for session in self.fanout.sessions(query)]
+        if not sessions:
+            return not evaluation.queries
         return len(sessions) == 1 and len(sessions[0].subscriptions) > MANY_SUBSCRIPTIONS
 
     def _start_shared(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -307,8 +335,8 @@ class Service:
 
     def _settled(self) -> None:
         """The pipeline has no more answers at the moment."""
-        self._continue()
         self._flush_dirty()
+        self._continue()
 
     def _complete(self, evaluation: Evaluation, answers: Answers, kind: str, seconds: float) -> None:
         self.evaluated_at = now = trio.current_time()
