@@ -73,15 +73,16 @@ def count_bytes(sockets: list[socket.socket], pipe: Pipe) -> None:
         selector.register(sock, selectors.EVENT_READ)
     selector.register(pipe, selectors.EVENT_READ)
     buffer = bytearray(1 << 18)
-    got, expected = 0, -1
+    got = expected = 0  # since the beginning: what is expected may be there before it is expected
+    waited_for = False
     while True:
         for key, _ in selector.select():
             if key.fileobj is pipe:
                 try:
-                    each, got = pipe.recv(), 0
+                    expected += pipe.recv() * len(sockets)
                 except EOFError:
                     return
-                expected = each * len(sockets)
+                waited_for = True
                 continue
             with contextlib.suppress(BlockingIOError):
                 count = key.fileobj.recv_into(buffer)  # type: ignore[union-attr]
@@ -89,9 +90,9 @@ def count_bytes(sockets: list[socket.socket], pipe: Pipe) -> None:
                     pipe.send(-1)
                     return
                 got += count
-        if got >= expected >= 0:
+        if waited_for and got >= expected:
             pipe.send(got - expected)
-            expected = -1
+            waited_for = False
 
 
 class Audience:
