@@ -140,7 +140,7 @@ class Rival:
         assert self._process.stdout is not None
         port = int(self._process.stdout.readline())
         self.pid = self._process.pid
-        self._audience = Audience([_connected(port, upgrade=name != "bare") for _ in range(clients)])
+        self._audience = Audience([connected(port, upgrade=name != "bare") for _ in range(clients)])
 
     def close(self) -> None:
         self._audience.close()
@@ -207,7 +207,8 @@ class Ours:
         self._writer.commit()
 
 
-def _connected(port: int, upgrade: bool) -> socket.socket:
+def connected(port: int, upgrade: bool) -> socket.socket:
+    """A client of a server on this machine, of a WebSocket if it is to be upgraded."""
     sock = socket.create_connection((streams.HOST, port))
     if upgrade:
         sock.sendall(UPGRADE)

@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from typing import Any
 from benchmarks import report, streams
 from benchmarks.bookstore import Bookstore
 from benchmarks.broadcasters import KINDS, NODE
-from benchmarks.fanout import CLIENTS, UPGRADE, node_command
+from benchmarks.fanout import CLIENTS, connected, node_command
 from benchmarks.fleet import Wrong
 from benchmarks.scaling import MORE_FILES, allow_files
 from tests import postgres
@@ -65,21 +64,6 @@ def rival(command: list[str]) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def clients_of(port: int, count: int, upgrade: bool) -> list[socket.socket]:
-    sockets = []
-    for _ in range(count):
-        sock = socket.create_connection((streams.HOST, port))
-        if upgrade:
-            sock.sendall(UPGRADE)
-            head = b""
-            while b"\r\n\r\n" not in head:
-                if not (data := sock.recv(4096)):
-                    raise Wrong("a server refused a client")
-                head += data
-        sockets.append(sock)
-    return sockets
-
-
 def idle_clients_of_rivals(count: int) -> dict[str, float]:
     """KiB of each, by the server's name."""
     commands = {kind: [sys.executable, "-m", "benchmarks.broadcasters", kind, "x"] for kind in KINDS}
@@ -88,9 +72,9 @@ def idle_clients_of_rivals(count: int) -> dict[str, float]:
     found = {}
     for name, command in commands.items():
         with rival(command) as (pid, port):
-            first = clients_of(port, count // 10, name != "bare")
+            first = [connected(port, upgrade=name != "bare") for _ in range(count // 10)]
             before = resident(pid)
-            more = clients_of(port, count, name != "bare")
+            more = [connected(port, upgrade=name != "bare") for _ in range(count)]
             found[name] = (resident(pid) - before) / count
             for sock in (*first, *more):
                 sock.close()
