@@ -110,7 +110,7 @@ class Rival:
         assert self._process.stdout is not None
         port = int(self._process.stdout.readline())
         self.pid = self._process.pid
-        self.audience = Audience([_connected(port, upgrade=name != "bare") for _ in range(clients)])
+        self.audience = Audience([connected(port, upgrade=name != "bare") for _ in range(clients)])
         until = time.perf_counter() + PATIENCE
         while self._say("0 1") != clients:  # a client may know of its connection before the server does
             if time.perf_counter() > until:
@@ -201,7 +201,8 @@ class Ours:
         self._writer.commit()
 
 
-def _connected(port: int, upgrade: bool) -> socket.socket:
+def connected(port: int, upgrade: bool) -> socket.socket:
+    """A client of a server on this machine, of a WebSocket if it is to be upgraded."""
     sock = socket.create_connection((streams.HOST, port))
     if upgrade:
         sock.sendall(UPGRADE)
