@@ -1,8 +1,9 @@
 """Servers that send the same text to all their clients, and nothing else: for `benchmarks.fanout`.
 
 ``python -m benchmarks.broadcasters KIND PAYLOAD`` prints its port and waits for clients. For each line
-``COUNT PAUSE`` on its standard input it sends the text so many times to everybody, with so many seconds in
-between, and prints "done". The node program of `NODE` does the same.
+``COUNT JOINED`` on its standard input it sends the text so many times to everybody, and prints "done" and to
+how many clients. The node program of `NODE` does the same. A loop of plain sends, and that of node, put
+JOINED of these texts into one write; the others have no way to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import socket
 import sys
 import threading
-import time
 from typing import Any
 
 import trio
@@ -39,13 +39,13 @@ def bare(payload: bytes) -> None:
     print(listener.getsockname()[1], flush=True)
     frame = bytes((0x81, 126)) + len(payload).to_bytes(2, "big") + payload
     for line in sys.stdin:
-        count, pause = line.split()
-        for _ in range(int(count)):
+        count, joined = map(int, line.split())
+        for start in range(0, count, joined):
+            frames = frame * min(joined, count - start)
             for client in sockets:
                 # A full socket would need more than this; none is, since its client reads.
-                client.send(frame)
-            time.sleep(float(pause))
-        print("done", flush=True)
+                client.send(frames)
+        print("done", len(sockets), flush=True)
 
 
 async def _with_trio(payload: bytes) -> None:
@@ -62,12 +62,11 @@ async def _with_trio(payload: bytes) -> None:
         server: Any = await nursery.start(trio_websocket.serve_websocket, hold, HOST, 0, None)
         print(server.port, flush=True)
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
-            count, pause = line.split()
-            for _ in range(int(count)):
+            for _ in range(int(line.split()[0])):
                 for websocket in clients:
                     await websocket.send_message(text)
-                await trio.sleep(float(pause))
-            print("done", flush=True)
+                await trio.sleep(0)
+            print("done", len(clients), flush=True)
         nursery.cancel_scope.cancel()
 
 
@@ -83,11 +82,10 @@ async def _with_asyncio(payload: bytes) -> None:
         print(server.sockets[0].getsockname()[1], flush=True)
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
-            count, pause = line.split()
-            for _ in range(int(count)):
+            for _ in range(int(line.split()[0])):
                 broadcast(clients, text)
-                await asyncio.sleep(float(pause))
-            print("done", flush=True)
+                await asyncio.sleep(0)
+            print("done", len(clients), flush=True)
 
 
 #: Node's ws: a Buffer that is ready, as text, without compression.
@@ -97,13 +95,18 @@ const payload = Buffer.from(process.argv[2]);
 const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: false, backlog: 2048 });
 server.on("listening", () => console.log(server.address().port));
 require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
-  const [count, pause] = line.split(" ").map(Number);
-  let sent = 0;
+  const [count, joined] = line.split(" ").map(Number);
+  let left = count;
   const step = () => {
-    for (const client of server.clients) client.send(payload, { binary: false });
-    if (++sent === count) console.log("done");
-    else if (pause) setTimeout(step, pause * 1000);
-    else setImmediate(step);
+    const now = Math.min(joined, left);
+    for (const client of server.clients) {
+      if (now > 1) client._socket.cork();
+      for (let n = 0; n < now; n++) client.send(payload, { binary: false });
+      if (now > 1) client._socket.uncork();
+    }
+    left -= now;
+    if (left) setImmediate(step);
+    else console.log("done " + server.clients.size);
   };
   step();
 }).on("close", () => process.exit(0));

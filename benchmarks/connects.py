@@ -8,11 +8,13 @@ ours
     ``trigger-ddp serve --workers 2``, and with one process. Somebody has subscribed to the same before, as
     after a restart, when all clients come back.
 trio-websocket, websockets, ws
-    Servers that accept a WebSocket, read two messages, and send 102 of the same sizes as ours, each by a
-    call of its own. There is no database, and nothing is decided.
+    Servers that accept a WebSocket, read two messages, and send the very messages that ours was seen to
+    send, each by a call of its own. There is no database, and nothing is decided.
 
-They take turns. CPU is that of all processes of a server. With two cores, clients, PostgreSQL and server
-share them: the rate that the server's CPU alone would allow stands beside.
+They take turns. Every client must get all its documents, and exactly as many bytes as any other. CPU is
+that of all processes of a server, without PostgreSQL's; beside it stands that of the clients for each of
+them, and how many a second of the server's CPU alone would allow: with two cores, clients, PostgreSQL and
+server share them. p50 and p99 are with so many at a time, so most of it is waiting for one's turn.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from benchmarks import report, streams
 from benchmarks.bookstore import Bookstore
 from benchmarks.clocks import cpu_seconds
 from benchmarks.fanout import CLIENTS, UPGRADE, node_command
-from benchmarks.fleet import TEXT, Wrong, frame
+from benchmarks.fleet import TEXT, Session, Wrong, frame
 from benchmarks.scaling import allow_files
 from tests import postgres
 from tests.serving import Server
@@ -54,21 +56,17 @@ ASKING = frame(TEXT, b'{"msg":"connect","version":"1","support":["1"]}') + frame
     TEXT, b'{"msg":"sub","id":"s","name":"BooksOfAuthor","params":[1]}'
 )
 READY = b'{"msg":"ready","subs":["s"]}'
-#: Bytes of each of ours.
-DOCUMENT = b'{"msg":"added","collection":"bookstore.book","id":"1","fields":{"x":"' + b"x" * 90 + b'"}}'
-CONNECTED = b'{"msg":"connected","session":"12345678901234567"}'
 
 
-def trio_server() -> None:
+def trio_server(texts: list[str]) -> None:
     async def hold(request: trio_websocket.WebSocketRequest) -> None:
         websocket = await request.accept()
         with contextlib.suppress(trio_websocket.ConnectionClosed):
             await websocket.get_message()
-            await websocket.send_message(CONNECTED.decode())
+            await websocket.send_message(texts[0])
             await websocket.get_message()
-            for _ in range(DOCUMENTS):
-                await websocket.send_message(DOCUMENT.decode())
-            await websocket.send_message(READY.decode())
+            for text in texts[1:]:
+                await websocket.send_message(text)
             await websocket.get_message()
 
     async def main() -> None:
@@ -79,14 +77,15 @@ def trio_server() -> None:
     trio.run(main)
 
 
-def asyncio_server() -> None:
+def asyncio_server(texts: list[str]) -> None:
+    messages = [text.encode() for text in texts]
+
     async def hold(websocket: ServerConnection) -> None:
         await websocket.recv()
-        await websocket.send(CONNECTED, text=True)
+        await websocket.send(messages[0], text=True)
         await websocket.recv()
-        for _ in range(DOCUMENTS):
-            await websocket.send(DOCUMENT, text=True)
-        await websocket.send(READY, text=True)
+        for message in messages[1:]:
+            await websocket.send(message, text=True)
         await websocket.wait_closed()
 
     async def main() -> None:
@@ -99,7 +98,7 @@ def asyncio_server() -> None:
 
 NODE = """
 const { WebSocketServer } = require("ws");
-const [connected, added, ready] = JSON.parse(process.argv[2]).map((text) => Buffer.from(text));
+const [connected, ...others] = JSON.parse(process.argv[2]).map((text) => Buffer.from(text));
 const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: false, backlog: 1024 });
 server.on("listening", () => console.log(server.address().port));
 server.on("connection", (client) => {
@@ -107,8 +106,7 @@ server.on("connection", (client) => {
   client.on("error", () => {});
   client.on("message", () => {
     if (++heard === 1) return client.send(connected, { binary: false });
-    for (let n = 0; n < %d; n++) client.send(added, { binary: false });
-    client.send(ready, { binary: false });
+    for (const each of others) client.send(each, { binary: false });
   });
 });
 """
@@ -117,12 +115,18 @@ KINDS = {"trio-websocket": trio_server, "websockets": asyncio_server}
 
 
 class Target:
-    """A server that clients come to."""
+    """A server that clients come to.
 
-    def __init__(self, name: str, port: int, pids: list[int]) -> None:
-        self.name, self.port, self.pids = name, port, pids
+    Args:
+        pids: of all its processes.
+        size: bytes that each client is to be sent after the handshake.
+    """
+
+    def __init__(self, name: str, port: int, pids: list[int], size: int) -> None:
+        self.name, self.port, self.pids, self.size = name, port, pids, size
         self.rates: list[float] = []
         self.cpus: list[float] = []
+        self.clients_cpus: list[float] = []
         self.latencies: list[float] = []
 
     @property
@@ -132,7 +136,7 @@ class Target:
     def come_and_go(self, seconds: float, measured: bool) -> None:
         """Have clients come for so long."""
         latencies: list[float] = []
-        used, begun = self.cpu, time.perf_counter()
+        used, ours, begun = self.cpu, time.process_time(), time.perf_counter()
         with selectors.DefaultSelector() as selector:
             for _ in range(AT_ONCE):
                 self._come(selector)
@@ -149,8 +153,9 @@ class Target:
                     received += data
                     if received.endswith(READY):
                         documents = received.count(b'"msg":"added"')
-                        if documents != DOCUMENTS:
-                            raise Wrong(f"{self.name} sent {documents} documents")
+                        size = len(received) - received.index(b"\r\n\r\n") - 4
+                        if (documents, size) != (DOCUMENTS, self.size):
+                            raise Wrong(f"{self.name} sent {documents} documents in {size} bytes")
                         latencies.append(time.perf_counter() - since)
                         selector.unregister(sock)
                         sock.close()
@@ -164,6 +169,7 @@ class Target:
                 raise Wrong(f"nobody got an answer of {self.name}")
             self.rates.append(len(latencies) / (now - begun))
             self.cpus.append((self.cpu - used) / len(latencies))
+            self.clients_cpus.append((time.process_time() - ours) / len(latencies))
             self.latencies += latencies
 
     def _come(self, selector: selectors.BaseSelector) -> None:
@@ -184,6 +190,26 @@ def _processes(server: Server) -> list[int]:
     return found
 
 
+def answers(server: Server) -> list[str]:
+    """What a client is sent."""
+    session = Session(0, server.host, server.port)
+    session.shake_hands()
+    session.send([{"msg": "sub", "id": "s", "name": "BooksOfAuthor", "params": [1]}])
+    found: list[str] = []
+    while READY.decode() not in found[-1:]:
+        if not (data := session.socket.recv(1 << 17)):
+            raise Wrong("ours closed the first connection")
+        found += [payload.decode() for opcode, payload in session.frames(data) if opcode == TEXT]
+    session.socket.close()
+    return found
+
+
+def framed(text: str) -> int:
+    """Bytes of a short message with its frame."""
+    size = len(text.encode())
+    return size + (2 if size < 126 else 4)
+
+
 @contextlib.contextmanager
 def everybody(major: int) -> Iterator[list[Target]]:
     with contextlib.ExitStack() as stack:
@@ -201,10 +227,14 @@ def everybody(major: int) -> Iterator[list[Target]]:
                 client.subscribe("BooksOfAuthor", 1)
                 streams.collect([client], PATIENCE, "subscribing")
                 stack.callback(client.socket.close)
-            targets.append(Target(name, server.port, _processes(server)))
-        rivals = {kind: [sys.executable, "-m", "benchmarks.connects", "--serve", kind] for kind in KINDS}
-        texts = [text.decode() for text in (CONNECTED, DOCUMENT, READY)]
-        rivals["ws"] = [node_command(b"")[0], "-e", NODE % DOCUMENTS, "-", json.dumps(texts)]
+            texts = answers(server)
+            size = sum(map(framed, texts))
+            targets.append(Target(name, server.port, _processes(server), size))
+        rivals = {
+            kind: [sys.executable, "-m", "benchmarks.connects", "--serve", kind, json.dumps(texts)]
+            for kind in KINDS
+        }
+        rivals["ws"] = [node_command(b"")[0], "-e", NODE, "-", json.dumps(texts)]
         for name, command in rivals.items():
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -213,7 +243,7 @@ def everybody(major: int) -> Iterator[list[Target]]:
             stack.callback(process.wait)
             stack.callback(process.kill)
             assert process.stdout is not None
-            targets.append(Target(name, int(process.stdout.readline()), [process.pid]))
+            targets.append(Target(name, int(process.stdout.readline()), [process.pid], size))
         yield targets
 
 
@@ -222,11 +252,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     report.add_arguments(parser)
-    parser.add_argument("--serve", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, metavar=("KIND", "TEXTS"), help=argparse.SUPPRESS)
     parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
     if options.serve:
-        KINDS[options.serve]()
+        kind, texts = options.serve
+        KINDS[kind](json.loads(texts))
         return
     seconds, rounds = (1.0, 1) if options.quick else (5.0, 4)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and files are removed
@@ -239,25 +270,27 @@ def main() -> None:
                     target.come_and_go(seconds if number else seconds / 3, measured=number > 0)
     except Wrong as error:
         sys.exit(f"benchmarks.connects: {error}")
+    median = statistics.median
+    least = median(targets[-1].cpus)
     rows = []
     for target in targets:
-        cpu, percentiles = statistics.median(target.cpus), statistics.quantiles(target.latencies, n=100)
-        rate = statistics.median(target.rates)
+        cpu, percentiles = median(target.cpus), statistics.quantiles(target.latencies, n=100)
         rows.append(
-            (target.name, round(rate), percentiles[49] * 1e3, percentiles[98] * 1e3, cpu * 1e3, 1 / cpu)
-        )
+            (
+                target.name, round(median(target.rates)), percentiles[49] * 1e3, percentiles[98] * 1e3,
+                cpu * 1e3, cpu / least, round(1 / cpu), median(target.clients_cpus) * 1e3,
+            )
+        )  # fmt: skip
     found.table(
         f"connect, subscribe to {DOCUMENTS} documents, ready; {AT_ONCE} at a time",
-        ("", "a second", "p50 ms", "p99 ms", "CPU ms", "a second of CPU"),
+        ("", "a second", "p50 ms", "p99 ms", "CPU ms", "times ws", "a second of CPU", "clients' CPU ms"),
         rows,
     )
     by_name = {row[0]: row for row in rows}
     found.number("2 workers, rate", by_name["ours, 2 workers"][1], "connects/s", "more")
+    found.number("2 workers, p99", by_name["ours, 2 workers"][3], "ms")
     found.number("1 process, CPU", by_name["ours, 1 process"][4], "ms CPU")
     found.target("connects/s of 2 workers, in 1 500", by_name["ours, 2 workers"][1] / 1500, 1, "least")
-    for rival in ("trio-websocket", "websockets", "ws"):
-        ratio = by_name["ours, 1 process"][4] / by_name[rival][4]
-        found.target(f"CPU to that of {rival} without a database", ratio, 10)
     found.write(options.json)
 
 

@@ -2,8 +2,8 @@
 
 ours
     ``trigger-ddp serve``. Every client has subscribed to the same author's books; single rows of these are
-    updated, each in a transaction of its own, and everybody is told ``changed``. All that is between the
-    commit and the sockets is in its CPU; PostgreSQL's own is not.
+    updated, and everybody is told ``changed``. All that is between the commit and the sockets is in its CPU;
+    PostgreSQL's own is not.
 bare
     The floor: a loop of non-blocking ``send()`` of a frame of as many bytes that is ready, in Python.
 trio-websocket
@@ -12,26 +12,37 @@ websockets
     ``websockets.broadcast()``, of PyPI's websockets on asyncio, which builds the frame once.
 ws
     npm's ``ws`` on Node: ``send()`` of a Buffer that is ready.
+bare, joined; ws, joined
+    The same two, told to put as many messages into one write as ours was seen to do; ``ws`` by corking its
+    socket. The other two have no way to.
 
-None of them compresses. Each is a process of its own, and so is what reads their sockets, which counts
-the bytes. They take turns, round after round. What is printed is the median of the rounds:
+None of them compresses. Each is a process of its own, and so is what reads their sockets, which counts the
+bytes of every client: one that is sent less or more than all others ends the run. They take turns, round
+after round. What is printed is the median of the rounds:
 
 one by one
-    Every message is with all clients before the next one is sent. CPU of the server for each message and
-    client.
+    Every message is with all clients before the next one is sent; each row in a transaction of its own. No
+    two messages can share anything, so this is what the ratios of a single-row update are of. The rate of
+    ours has the whole path in it, commit and look at the row included; that of the rivals has the line on
+    their standard input.
+tens
+    The same, but ten messages at a time, which are rows of one transaction of ours.
 back to back
-    As many messages as the server takes, as fast as it can. Of ours, 200 different rows are updated, so
-    that no update is told of together with a later one. Messages a second are those that have arrived,
-    until the last of them has.
+    As many messages as the server takes, as fast as it can; each row in a transaction of its own. Of ours,
+    200 different rows are updated, so that no update is told of together with a later one. Messages a
+    second are those that have arrived, until the last of them has. Ours puts several into one write when it
+    is behind: compare it with those that are joined.
+
+Messages a write are counted where they arrive, as segments of TCP. A second of CPU is what the server's CPU
+alone allows.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
+import dataclasses
 import os
-import selectors
 import shutil
 import signal
 import socket
@@ -40,13 +51,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from benchmarks import report, streams
+from benchmarks.audience import Audience
 from benchmarks.bookstore import Bookstore
 from benchmarks.broadcasters import KINDS, NODE
 from benchmarks.clocks import cpu_seconds
@@ -65,70 +76,29 @@ UPGRADE = (
 )
 
 
-def count_bytes(sockets: list[socket.socket], pipe: Pipe) -> None:
-    """Read all sockets for ever; tells when each has got as many more bytes as it was last told to expect."""
-    selector = selectors.DefaultSelector()
-    for sock in sockets:
-        sock.setblocking(False)
-        selector.register(sock, selectors.EVENT_READ)
-    selector.register(pipe, selectors.EVENT_READ)
-    buffer = bytearray(1 << 18)
-    got = expected = 0  # since the beginning: what is expected may be there before it is expected
-    waited_for = False
-    while True:
-        for key, _ in selector.select():
-            if key.fileobj is pipe:
-                try:
-                    expected += pipe.recv() * len(sockets)
-                except EOFError:
-                    return
-                waited_for = True
-                continue
-            with contextlib.suppress(BlockingIOError):
-                count = key.fileobj.recv_into(buffer)  # type: ignore[union-attr]
-                if not count:
-                    pipe.send(-1)
-                    return
-                got += count
-        if waited_for and got >= expected:
-            pipe.send(got - expected)
-            waited_for = False
-
-
-class Audience:
-    """The clients of one server, read by a process of their own.
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How messages follow each other.
 
     Args:
-        sockets: connected and ready.
+        title: says it.
+        count: messages in a round.
+        at_once: so many are sent before what has arrived is waited for.
+        rows: of ours, in one transaction.
     """
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        self._pipe, theirs = multiprocessing.Pipe()
-        fork = multiprocessing.get_context("fork")  # it gets the sockets
-        self._process = fork.Process(target=count_bytes, args=(sockets, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
-        for sock in sockets:
-            sock.close()
-
-    def expect(self, each: int) -> None:
-        """From now on every client gets so many bytes."""
-        self._pipe.send(each)
-
-    def wait(self) -> None:
-        """Until all have arrived."""
-        if not self._pipe.poll(PATIENCE):
-            raise Wrong("not everything arrived")
-        if more := self._pipe.recv():
-            raise Wrong(f"{more} bytes more arrived than were sent")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
+    title: str
+    count: int
+    at_once: int
+    rows: int
 
 
 class Rival:
-    """One of `benchmarks.broadcasters`."""
+    """One of `benchmarks.broadcasters`.
+
+    Args:
+        clients: how many it is to have.
+    """
 
     def __init__(self, name: str, command: list[str], payload: bytes, clients: int) -> None:
         self.name = name
@@ -140,27 +110,44 @@ class Rival:
         assert self._process.stdout is not None
         port = int(self._process.stdout.readline())
         self.pid = self._process.pid
-        self._audience = Audience([connected(port, upgrade=name != "bare") for _ in range(clients)])
+        self.audience = Audience([connected(port, upgrade=name != "bare") for _ in range(clients)])
+        until = time.perf_counter() + PATIENCE
+        while self._say("0 1") != clients:  # a client may know of its connection before the server does
+            if time.perf_counter() > until:
+                raise Wrong(f"{name} does not have {clients} clients")
 
     def close(self) -> None:
-        self._audience.close()
+        self.audience.close()
         self._process.kill()
         self._process.wait()
 
-    def broadcast(self, count: int, one_by_one: bool) -> None:
-        """Send so many messages to everybody, and wait until they have arrived."""
-        for times in [1] * count if one_by_one else [count]:
-            self._audience.expect(times * self.size)
-            self._say(f"{times} 0")
-            self._audience.wait()
+    def broadcast(self, mode: Mode, joined: int = 1) -> None:
+        """Send a round of messages to everybody, and wait until they have arrived."""
+        for _ in range(mode.count // mode.at_once):
+            self.audience.expect(mode.at_once * self.size)
+            self._say(f"{mode.at_once} {joined}")
+            self.audience.wait()
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        if self._process.stdout.readline() != "done\n":
+        done, _, clients = self._process.stdout.readline().partition(" ")
+        if done != "done":
             raise Wrong(f"{self.name} ended")
+        return int(clients)
+
+
+class Joined:
+    """A rival that puts several messages into a write."""
+
+    def __init__(self, rival: Rival, joined: int) -> None:
+        self.name, self.pid, self.audience = f"{rival.name}, joined", rival.pid, rival.audience
+        self._rival, self._joined = rival, joined
+
+    def broadcast(self, mode: Mode) -> None:
+        self._rival.broadcast(mode, self._joined)
 
 
 class Ours:
@@ -174,36 +161,43 @@ class Ours:
         for one in found:
             one.subscribe("BooksOfAuthor", 1)
         streams.collect(found, PATIENCE, "subscribing")
-        self._audience = Audience([one.socket for one in found])
+        for one in found:
+            one.payloads()
+            one.expect(streams.CHANGED)
         self._writer = psycopg.connect(dsn)
         self._numbers = iter(range(10**5, 10**6))
-        self.size = len(self.payload(0)) + 4
+        expected = self.payload(0, 10**5)
+        self.size = len(expected) + 4
+        self._write(0, 1)
+        streams.collect(found, PATIENCE, "an update")
+        for one in found:
+            while len(one.data) < self.size:  # `collect` may have been content with the beginning
+                one.data += one.socket.recv(self.size - len(one.data))
+            if (told := one.payloads()) != [expected]:
+                raise Wrong(f"a client was told {told} instead of {expected!r}")
+        self.audience = Audience([one.socket for one in found])
 
     def close(self) -> None:
-        self._audience.close()
+        self.audience.close()
         self._writer.close()
 
-    def payload(self, row: int) -> bytes:
-        title = f"Title {10**5:060d}"
+    def payload(self, row: int, number: int) -> bytes:
+        title = f"Title {number:060d}"
         return (
             b'{"msg":"changed","collection":"bookstore.book","id":"%d","fields":{"title":"%s"}}'
             % (1001 + row % ROWS, title.encode())
         )  # fmt: skip
 
-    def broadcast(self, count: int, one_by_one: bool) -> None:
-        if one_by_one:
-            for number in range(count):
-                self._audience.expect(self.size)
-                self._write(number)
-                self._audience.wait()
-        else:
-            self._audience.expect(count * self.size)
-            for number in range(count):
-                self._write(number)
-            self._audience.wait()
+    def broadcast(self, mode: Mode) -> None:
+        for start in range(0, mode.count, mode.at_once):
+            self.audience.expect(mode.at_once * self.size)
+            for row in range(start, start + mode.at_once, mode.rows):
+                self._write(row, mode.rows)
+            self.audience.wait()
 
-    def _write(self, number: int) -> None:
-        self._writer.execute(UPDATE, [f"Title {next(self._numbers):060d}", 1001 + number % ROWS])
+    def _write(self, row: int, rows: int) -> None:
+        for one in range(row, row + rows):
+            self._writer.execute(UPDATE, [f"Title {next(self._numbers):060d}", 1001 + one % ROWS])
         self._writer.commit()
 
 
@@ -245,7 +239,7 @@ def everybody(major: int, clients: int) -> Iterator[list[Any]]:
         )
         ours = Ours(server, database.dsn, clients)
         stack.callback(ours.close)
-        payload = ours.payload(0)
+        payload = ours.payload(0, 10**5)
         commands = {
             kind: [sys.executable, "-m", "benchmarks.broadcasters", kind, payload.decode()] for kind in KINDS
         }
@@ -258,31 +252,52 @@ def everybody(major: int, clients: int) -> Iterator[list[Any]]:
         yield found
 
 
-def measure(everyone: list[Any], clients: int, count: int, rounds: int, one_by_one: bool) -> dict[str, Any]:
-    """Of each, CPU microseconds for a message to one client, and how many such arrive in a second."""
+def measure(everyone: list[Any], clients: int, mode: Mode, rounds: int) -> dict[str, tuple[float, ...]]:
+    """Of each: CPU microseconds for a message to one client, how many such arrive in a second, in a write."""
     cpu: dict[str, list[float]] = {one.name: [] for one in everyone}
     rate: dict[str, list[float]] = {one.name: [] for one in everyone}
+    writes: dict[str, list[float]] = {one.name: [] for one in everyone}
+    messages = mode.count * clients
     for number in range(rounds + 1):
         for one in everyone:
+            arrived = one.audience.segments()
             used, begun = cpu_seconds(one.pid), time.perf_counter()
-            one.broadcast(count, one_by_one)
+            one.broadcast(mode)
+            seconds, used = time.perf_counter() - begun, cpu_seconds(one.pid) - used
             if number:  # the first warms up
-                rate[one.name].append(count * clients / (time.perf_counter() - begun))
-                cpu[one.name].append((cpu_seconds(one.pid) - used) / count / clients * 1e6)
+                rate[one.name].append(messages / seconds)
+                cpu[one.name].append(used / messages * 1e6)
+                writes[one.name].append(messages / (one.audience.segments() - arrived))
+            one.audience.check()
     median = statistics.median
-    return {one.name: (median(cpu[one.name]), median(rate[one.name])) for one in everyone}
+    return {
+        one.name: (median(cpu[one.name]), median(rate[one.name]), median(writes[one.name]))
+        for one in everyone
+    }
 
 
-def tell(found: report.Report, title: str, measured: dict[str, tuple[float, float]]) -> None:
+def joining(everyone: list[Any], clients: int, mode: Mode) -> list[Joined]:
+    """Rivals that put as many messages into a write as ours does."""
+    ours = everyone[0]
+    ours.broadcast(mode)  # warms up
+    arrived = ours.audience.segments()
+    ours.broadcast(mode)
+    joined = max(1, round(mode.count * clients / (ours.audience.segments() - arrived)))
+    return [Joined(one, joined) for one in everyone if one.name in ("bare", "ws")]
+
+
+def tell(found: report.Report, mode: Mode, clients: int, measured: dict[str, tuple[float, ...]]) -> None:
     floor = measured["bare"][0]
     found.table(
-        title,
-        ("", "CPU us", "times bare", "messages/s"),
-        [(name, cpu, cpu / floor, round(rate)) for name, (cpu, rate) in measured.items()],
+        f"{mode.title}: {mode.count} messages to {clients} clients",
+        ("", "CPU us", "times bare", "messages/s", "a second of CPU", "messages a write"),
+        [
+            (name, cpu, cpu / floor, round(rate), round(1e6 / cpu), writes)
+            for name, (cpu, rate, writes) in measured.items()
+        ],
     )
-    how = title.partition(":")[0]
-    found.number(f"{how}, CPU", measured["ours"][0], "us CPU")
-    found.number(f"{how}, rate", measured["ours"][1], "messages/s", "more")
+    found.number(f"{mode.title}, CPU", measured["ours"][0], "us CPU")
+    found.number(f"{mode.title}, rate", measured["ours"][1], "messages/s", "more")
 
 
 def main() -> None:
@@ -293,22 +308,29 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000, help="of each server (default: 1000)")
     parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
-    clients, count, rounds = (20, 5, 1) if options.quick else (options.clients, 50, 5)
+    clients, count, rounds = (20, 10, 1) if options.quick else (options.clients, 50, 5)
+    single, tens = Mode("one by one", count, 1, 1), Mode("tens", count, 10, 10)
+    many = Mode("back to back", 4 * count, 4 * count, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and files are removed
     found = report.Report("fanout", str(options.major))
     try:
         allow_files(2 * clients + MORE_FILES)
+        measured = {}
         with everybody(options.major, clients) as everyone:
-            single = measure(everyone, clients, count, rounds, one_by_one=True)
-            tell(found, f"one by one: {count} messages to {clients} clients", single)
-            many = measure(everyone, clients, 4 * count, rounds, one_by_one=False)
-            tell(found, f"back to back: {4 * count} messages to {clients} clients", many)
+            for mode in (single, tens, many):
+                both = everyone if mode is single else [*everyone, *joining(everyone, clients, mode)]
+                measured[mode.title] = measure(both, clients, mode, rounds)
+                tell(found, mode, clients, measured[mode.title])
     except Wrong as error:
         sys.exit(f"benchmarks.fanout: {error}")
-    found.target("CPU to a bare loop, one by one", single["ours"][0] / single["bare"][0], 1.3)
-    found.target("CPU to a bare loop, back to back", many["ours"][0] / many["bare"][0], 1.3)
+    one, all_ = measured["one by one"], measured["back to back"]
+    found.target("CPU to a bare loop, one by one", one["ours"][0] / one["bare"][0], 1.3)
+    ratio = all_["ours"][0] / all_["bare, joined"][0]
+    found.target("CPU to a bare loop that joins as many, back to back", ratio, 1.3)
     for rival, limit in (("trio-websocket", 5), ("websockets", 1.5), ("ws", 1)):
-        found.target(f"rate to {rival}'s, back to back", many["ours"][1] / many[rival][1], limit, "least")
+        found.target(f"rate to {rival}'s, one by one", one["ours"][1] / one[rival][1], limit, "least")
+    for rival, limit in (("trio-websocket", 5), ("websockets", 1.5), ("ws, joined", 1)):
+        found.target(f"rate to {rival}'s, back to back", all_["ours"][1] / all_[rival][1], limit, "least")
     found.write(options.json)
 
 

@@ -3,32 +3,39 @@
 Resident memory (RSS) of ``trigger-ddp serve`` as anybody runs it, before and after so many more of
 
 idle sessions
-    that have connected and done nothing else. Beside them, clients of servers that do nothing: a bare
-    accepting socket, trio-websocket, PyPI's websockets, and npm's ws.
+    that have connected and done nothing else, 1 000 and then 5 000. Beside them, clients of servers that do
+    nothing: a bare accepting socket, trio-websocket, PyPI's websockets, and npm's ws.
 subscriptions
     of further sessions to a live query that somebody has, of 10 000 documents. The sessions are there before.
+    Loading it leaves room that they fill first, so the quarter of them is taken in which memory grew most.
 live queries
-    of 1 000 documents each, with one subscription. Also told: how many times the documents' JSON that is.
+    of 1 000 documents each, and of 10 each, with one subscription each. The difference is what documents
+    take up, the rest is what the query does. A document's JSON is that of its ``_id`` and fields; the message
+    that it is sent in, ``added``, stands beside it.
 
-Every server has had some of the same before, so that what is made once does not count.
+Every server has had some of the same before, so that what is made once does not count. No garbage is
+collected for the sake of the measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks import report, streams
 from benchmarks.bookstore import Bookstore
-from benchmarks.broadcasters import KINDS, NODE
+from benchmarks.broadcasters import KINDS
 from benchmarks.fanout import CLIENTS, connected, node_command
 from benchmarks.fleet import Wrong
 from benchmarks.scaling import MORE_FILES, allow_files
@@ -36,7 +43,28 @@ from tests import postgres
 
 SETTLE_SECONDS = 0.5
 PATIENCE = 60
-DOCUMENTS, EACH = 10_000, 1000
+DOCUMENTS, EACH, FEW = 10_000, 1000, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+    """What takes up so many KiB.
+
+    Args:
+        idle: a session, when there are as many as were asked for.
+        further: a subscription to what is there.
+        document: each document of a live query.
+        query: the live query without them.
+        json: a document's JSON, on average.
+        added: the message that it is sent in.
+    """
+
+    idle: list[float]
+    further: float
+    document: float
+    query: float
+    json: float
+    added: float
 
 
 def resident(pid: int) -> float:
@@ -64,65 +92,98 @@ def rival(command: list[str]) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def idle_clients_of_rivals(count: int) -> dict[str, float]:
-    """KiB of each, by the server's name."""
+def idle_clients_of_rivals(counts: Sequence[int]) -> dict[str, list[float]]:
+    """KiB of each, by the server's name, when there are so many."""
     commands = {kind: [sys.executable, "-m", "benchmarks.broadcasters", kind, "x"] for kind in KINDS}
-    commands["ws"] = [*node_command(b"x")[:3], "-", "x"]
-    assert NODE in commands["ws"]
-    found = {}
+    commands["ws"] = node_command(b"x")
+    found: dict[str, list[float]] = {}
     for name, command in commands.items():
-        with rival(command) as (pid, port):
-            first = [connected(port, upgrade=name != "bare") for _ in range(count // 10)]
+        with rival(command) as (pid, port), contextlib.ExitStack() as stack:
+            for _ in range(counts[0] // 10):
+                stack.callback(connected(port, upgrade=name != "bare").close)
             before = resident(pid)
-            more = [connected(port, upgrade=name != "bare") for _ in range(count)]
-            found[name] = (resident(pid) - before) / count
-            for sock in (*first, *more):
-                sock.close()
+            found[name] = []
+            there = 0
+            for count in counts:
+                for _ in range(count - there):
+                    stack.callback(connected(port, upgrade=name != "bare").close)
+                there = count
+                found[name].append((resident(pid) - before) / count)
     return found
 
 
-def ours(major: int, count: int, documents: int, each: int, queries: int) -> dict[str, Any]:
-    """KiB of each thing, and how many bytes of JSON a live query has."""
-    found: dict[str, Any] = {}
+def ours(
+    major: int, counts: Sequence[int], documents: int, each: int, few: int, queries: int, subscriptions: int
+) -> Ours:
+    """Measure the server.
+
+    Args:
+        counts: idle sessions.
+        documents: of the live query that is shared.
+        each: of each of as many further live queries as ``queries`` says; and
+        few: of each of four times as many others.
+        subscriptions: further ones to the live query that is shared.
+    """
     with contextlib.ExitStack() as stack:
         cluster = postgres.Cluster(major, postgres.binaries()[major])
         stack.callback(cluster.remove)
-        # Author 1 has the many documents, each of the others as many as a live query is to have.
-        database = Bookstore(queries + 2, (queries + 2) * each).create(cluster, "memory")
+        # Author 1 has the many documents, then come those with ``each``, and those with ``few``. These two are
+        # measured first: where many documents were loaded there is room in which few would not be seen.
+        authors = 5 * queries + 3
+        database = Bookstore(authors, authors * each).create(cluster, "memory")
+        small = queries + 3
         with database.connect() as connection:
+            connection.execute(f"DELETE FROM bookstore_book WHERE author_id >= {small} AND price > {few}")
             connection.execute(
                 "INSERT INTO bookstore_book (id, title, author_id, price, in_stock)"
                 f" SELECT {10**6} + n, 'Book ' || n, 1, 1, true FROM generate_series(1, {documents - each}) n"
             )
         server = stack.enter_context(
-            streams.serving(database, DDP_MAX_CONNECTIONS_PER_ADDRESS=str(20 * count + MORE_FILES))
+            streams.serving(database, DDP_MAX_CONNECTIONS_PER_ADDRESS=str(2 * counts[-1] + MORE_FILES))
         )
         pid = server.process.pid
-        clients = streams.connect(server, count // 10)
-        stack.callback(streams.close, clients)
-        before = resident(pid)
-        clients += streams.connect(server, count, len(clients))
-        found["idle session"] = (resident(pid) - before) / count
+        clients = streams.connect(server, counts[0] // 10)
+        stack.callback(lambda: streams.close(clients))
+        before, first = resident(pid), len(clients)
+        idle = []
+        for count in counts:
+            clients += streams.connect(server, first + count - len(clients), len(clients))
+            idle.append((resident(pid) - before) / count)
 
-        def subscribe(some: list[streams.Client], author: int) -> None:
-            for client in some:
-                client.subscribe("BooksOfAuthor", author)
-                streams.collect([client], PATIENCE, "subscribing")
-                if client.data.count(b'"msg":"added"') != (documents if author == 1 else each):
-                    raise Wrong("a client was told of the wrong number of documents")
+        unused = iter(clients)
 
-        subscribe(clients[:20], 1)
-        before = resident(pid)
-        subscribe(clients[20:120], 1)
-        found["further subscription"] = (resident(pid) - before) / 100
-        subscribe(clients[200:202], 2)
-        before = resident(pid)
-        for number in range(queries):
-            subscribe([clients[210 + number]], 3 + number)
-        json = sum(map(len, clients[210].payloads()))
-        found["live query"] = (resident(pid) - before) / queries
-        found["its JSON"] = json / 1024
-    return found
+        def subscribe(author: int, wanted: int) -> list[dict[str, Any]]:
+            client = next(unused)
+            client.subscribe("BooksOfAuthor", author)
+            streams.collect([client], PATIENCE, "subscribing")
+            if (told := client.data.count(b'"msg":"added"')) != wanted:
+                raise Wrong(f"a client was told of {told} documents instead of {wanted}")
+            if author > 1:
+                return client.messages()
+            client.data = bytearray()  # very many
+            return []
+
+        def growth(authors: Sequence[int], wanted: int) -> float:
+            before = resident(pid)
+            for author in authors:
+                subscribe(author, wanted)
+            return (resident(pid) - before) / len(authors)
+
+        subscribe(small, few)
+        of_few = growth(range(small + 1, authors + 1), few)
+        told = [message for message in subscribe(2, each) if message["msg"] == "added"]
+        of_each = growth(range(3, small), each)
+        growth([1] * 20, documents)
+        quarters = [growth([1] * (subscriptions // 4), documents) for _ in range(4)]
+    encode = msgspec.json.encode
+    return Ours(
+        idle=idle,
+        further=max(quarters),
+        document=(of_each - of_few) / (each - few),
+        query=of_few - few * (of_each - of_few) / (each - few),
+        json=sum(len(encode({"_id": one["id"], **one["fields"]})) for one in told) / each / 1024,
+        added=sum(len(encode(one)) for one in told) / each / 1024,
+    )
 
 
 def main() -> None:
@@ -130,40 +191,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     report.add_arguments(parser)
-    parser.add_argument("--clients", type=int, default=2000, help="idle ones (default: 2000)")
     parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
-    count, documents, each, queries = (
-        (300, 200, 20, 5) if options.quick else (options.clients, DOCUMENTS, EACH, 30)
-    )
+    counts = (40, 80) if options.quick else (1000, 5000)
+    sizes = (200, 40, 4, 2, 20) if options.quick else (DOCUMENTS, EACH, FEW, 30, 4000)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and files are removed
     found = report.Report("memory", str(options.major))
     try:
-        allow_files(2 * count + MORE_FILES)
-        rivals = idle_clients_of_rivals(count)
-        mine = ours(options.major, count, documents, each, queries)
+        allow_files(2 * counts[-1] + MORE_FILES)
+        rivals = idle_clients_of_rivals(counts)
+        mine = ours(options.major, counts, *sizes)
     except Wrong as error:
         sys.exit(f"benchmarks.memory: {error}")
-    idle = {"ours": mine["idle session"], **rivals}
+    trios = rivals["trio-websocket"][-1]
     found.table(
-        f"an idle client, of {count}",
-        ("", "KiB", "times trio-websocket's"),
-        [(name, size, size / idle["trio-websocket"]) for name, size in idle.items()],
+        "an idle client, KiB",
+        ("", *(f"of {count}" for count in counts), "times trio-websocket's"),
+        [(name, *each, each[-1] / trios) for name, each in {"ours": mine.idle, **rivals}.items()],
     )
     found.table(
         "ours",
         ("", "KiB"),
         [
-            (f"a further subscription to {documents} documents", mine["further subscription"]),
-            (f"a live query of {each} documents", mine["live query"]),
-            ("their JSON", mine["its JSON"]),
+            (f"a further subscription to {sizes[0]} documents", mine.further),
+            ("a live query without its documents", mine.query),
+            ("a document", mine.document),
+            ("its JSON", mine.json),
+            ("the message that it is sent in", mine.added),
+            ("a document in times of that message", mine.document / mine.added),
         ],
     )
-    for name in ("idle session", "further subscription", "live query"):
-        found.number(name, mine[name], "KiB")
-    found.target("an idle session, in 20 KiB", mine["idle session"] / 20, 1)
-    found.target("a further subscription, in 2 KiB", mine["further subscription"] / 2, 1)
-    found.target("a live query to its documents' JSON", mine["live query"] / mine["its JSON"], 2.5)
+    if not options.quick:  # a few of each can come to no page, or to less than none
+        found.number("idle session", mine.idle[-1], "KiB")
+        found.number("further subscription", mine.further, "KiB")
+        found.number("live query", mine.query, "KiB")
+        found.number("document", mine.document, "KiB")
+    for count, one in zip(counts, mine.idle, strict=True):
+        found.target(f"an idle session of {count}, in 20 KiB", one / 20, 1)
+    found.target("a further subscription, in 2 KiB", mine.further / 2, 1)
+    found.target("a document to its JSON", mine.document / mine.json, 2.5)
     found.write(options.json)
 
 

@@ -19,7 +19,7 @@ import time
 
 from benchmarks import report, streams
 from benchmarks.bookstore import Bookstore
-from benchmarks.connects import ASKING, READY
+from benchmarks.connects import ASKING, DOCUMENTS, READY
 from benchmarks.fanout import UPGRADE
 from benchmarks.fleet import Wrong
 from tests import postgres
@@ -45,6 +45,8 @@ def serve(environ: dict[str, str]) -> float:
                     while data := sock.recv(65536):
                         received += data
                         if received.endswith(READY):
+                            if (told := received.count(b'"msg":"added"')) != DOCUMENTS:
+                                raise Wrong(f"the first client was told of {told} documents")
                             return time.perf_counter() - begun
                 time.sleep(TRY_AGAIN)
         finally:
@@ -75,7 +77,7 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             cluster = postgres.Cluster(options.major, postgres.binaries()[options.major])
             stack.callback(cluster.remove)
-            database = Bookstore(1, 100).create(cluster, "start")
+            database = Bookstore(1, DOCUMENTS).create(cluster, "start")
             environ = {**os.environ, **database.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"}
             Server("--bind", f"{streams.HOST}:0", "--install-triggers", environ=environ).stop()
             for number in range(rounds + 1):

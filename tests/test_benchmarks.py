@@ -43,6 +43,22 @@ def quick(name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch, *options:
     return found
 
 
+def fails(name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch, sentence: str, broken: str) -> None:
+    """A benchmark ends with a sentence and status 1, and leaves nothing behind, if something is wrong.
+
+    Args:
+        sentence: a pattern.
+        broken: Python code that makes it so, in the benchmark's module, which has been imported.
+    """
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    program = f"from benchmarks import {name}\n{broken}\n{name}.main()"
+    command = [sys.executable, "-c", program, "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(rf"(?m)^benchmarks.{name}: {sentence}", done.stderr), done.stdout + done.stderr
+    assert list(temporary.iterdir()) == []
+
+
 def columns(found: dict[str, Any], table: int, column: int = 0) -> list[Any]:
     return [row[column] for row in found["tables"][table]["rows"]]
 
@@ -56,9 +72,37 @@ def test_latency(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("node")
 def test_fanout(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = quick("fanout", temporary, monkeypatch)
-    for table in range(2):
-        assert columns(found, table) == ["ours", "bare", "trio-websocket", "websockets", "ws"]
-    assert len(found["targets"]) == 5
+    everyone = ["ours", "bare", "trio-websocket", "websockets", "ws"]
+    joined = ["bare, joined", "ws, joined"]
+    assert [columns(found, table) for table in range(3)] == [everyone, everyone + joined, everyone + joined]
+    assert len(found["targets"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("if row != 3: right(self, row, rows)", "not everything arrived"),
+        (
+            "right(self, row, rows); row == 3 and right(self, row, rows)",
+            r"client \d+ was sent \d+ bytes more",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("node")
+def test_fanout_notices_what_is_wrong(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, sentence: str
+) -> None:
+    fails(
+        "fanout", temporary, monkeypatch, sentence,
+        f"""
+from benchmarks import audience
+audience.PATIENCE = 3
+right = fanout.Ours._write
+def wrong(self, row, rows):
+    {wrong}
+fanout.Ours._write = wrong
+""",
+    )  # fmt: skip
 
 
 @pytest.mark.usefixtures("node")
@@ -66,17 +110,57 @@ def test_connects(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = quick("connects", temporary, monkeypatch)
     ours = ["ours, 1 process", "ours, 2 workers"]
     assert columns(found, 0) == [*ours, "trio-websocket", "websockets", "ws"]
+    assert [target["name"] for target in found["targets"]] == ["connects/s of 2 workers, in 1 500"]
+
+
+@pytest.mark.usefixtures("node")
+def test_connects_notices_what_is_missing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(
+        "connects", temporary, monkeypatch, r"websockets sent 99 documents in \d+ bytes",
+        """
+import json, subprocess
+right = subprocess.Popen
+def wrong(command, *args, **options):
+    if command[-2:-1] == ["websockets"]:
+        command = [*command[:-1], json.dumps(json.loads(command[-1])[:-2] + [connects.READY.decode()])]
+    return right(command, *args, **options)
+subprocess.Popen = wrong
+""",
+    )  # fmt: skip
 
 
 @pytest.mark.usefixtures("node")
 def test_memory(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = quick("memory", temporary, monkeypatch)
     assert columns(found, 0) == ["ours", "bare", "trio-websocket", "websockets", "ws"]
+    assert len(found["targets"]) == 4
+
+
+def test_memory_notices_documents_that_are_missing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(
+        "memory", temporary, monkeypatch, "a client was told of 39 documents instead of 40",
+        """
+memory.idle_clients_of_rivals = lambda counts: {}
+store = memory.Bookstore
+memory.Bookstore = lambda authors, books: store(authors, authors * 39)
+""",
+    )  # fmt: skip
 
 
 def test_start(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = quick("start", temporary, monkeypatch)
     assert columns(found, 0) == ["manage.py check", "serve, to ready"]
+
+
+def test_start_notices_documents_that_are_missing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = "the first client was told of 99 documents"
+    fails(
+        "start",
+        temporary,
+        monkeypatch,
+        sentence,
+        "store = start.Bookstore\nstart.Bookstore = lambda authors, books: store(authors, 99)",
+    )
 
 
 def test_snapshot(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
