@@ -66,7 +66,7 @@ class Report:
     def __init__(self, name: str, postgres: str | None = None) -> None:
         self.name = name
         self.about = {
-            "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
+            "command": f"python -m benchmarks.{name} {' '.join(_options(sys.argv[1:]))}".strip(),
             "commit": _commit(),
             "python": platform.python_version(),
             **{each: version for each in DISTRIBUTIONS if (version := _version(each))},
@@ -113,6 +113,12 @@ class Report:
                 "targets": [{**dataclasses.asdict(each), "holds": each.holds} for each in self.targets],
             }
             file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _options(arguments: list[str]) -> list[str]:
+    """Without where the results go."""
+    at = arguments.index("--json") if "--json" in arguments else len(arguments)
+    return arguments[:at] + arguments[at + 2 :]
 
 
 def _cell(value: str | float) -> str:
