@@ -34,7 +34,7 @@ def draw(found: dict[str, Any], into: Path) -> Path:
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     low, high = min([*used, 0.5]), max([*used, 2.0])
-    axes.set_xlim(low / 1.8, high * 1.8)
+    axes.set_xlim(low / 8, high * 8)  # room for the labels
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for row, (target, one) in enumerate(zip(targets, used, strict=True)):
         label = f" {target['ratio']:.2f} (at {target['at']} {target['limit']:g}) "

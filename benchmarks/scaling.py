@@ -1,8 +1,8 @@
 """What a write costs with many subscriptions: ``python -m benchmarks.scaling``.
 
-A real ``trigger-ddp serve`` has 100, then 1 000, 10 000 and 50 000 subscriptions, over WebSockets; single rows
-are written, one to a transaction, each of which concerns one of them. The columns of ratios say 1 all the way
-down if it costs the same however many there are.
+A real ``trigger-ddp serve`` has 100, then 1 000, 10 000 and 50 000 subscriptions, over WebSockets; single
+rows are written, one to a transaction, each of which concerns one of them. The columns of ratios say 1 all
+the way down if it costs the same however many there are.
 
 filter
     Each subscription is to the books of another author, ``filter(author_id=…)``; a book is written.

@@ -22,6 +22,7 @@ the one that other work on the machine disturbed least.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
@@ -29,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def prepare(cluster: postgres.Cluster) -> None:
 
 
 def single_rows(cluster: postgres.Cluster, name: str, seconds: int, clients: int) -> float:
-    """Transactions of one single-row UPDATE per second, as pgbench counts them."""
+    """Transactions of one single-row UPDATE per second, as pgbench counts them; for 0 seconds a few."""
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory) / "update.sql"
         script.write_text(
@@ -110,8 +111,9 @@ def single_rows(cluster: postgres.Cluster, name: str, seconds: int, clients: int
         pgbench = next(
             path / "pgbench" for path in postgres.binaries().values() if (path / "pgbench").exists()
         )
+        how_long = f"-T{seconds}" if seconds else "-t20"
         done = subprocess.run(
-            [pgbench, "-n", "-Mprepared", f"-T{seconds}", f"-c{clients}", f"-f{script}", dsn],
+            [pgbench, "-n", "-Mprepared", how_long, f"-c{clients}", f"-f{script}", dsn],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     found = re.search(r"tps = ([\d.]+)", done.stdout)
@@ -119,15 +121,15 @@ def single_rows(cluster: postgres.Cluster, name: str, seconds: int, clients: int
     return float(found[1])
 
 
-def inside(cluster: postgres.Cluster, name: str) -> float:
+def inside(cluster: postgres.Cluster, name: str, times: int) -> float:
     """Microseconds of one single-row UPDATE within a loop in the server: no round trip, no commit."""
     with cluster.connect() as conn, conn.transaction(force_rollback=True):
         started = time.perf_counter()
         conn.execute(
-            "DO $$ BEGIN FOR i IN 1..20000 LOOP"
+            f"DO $$ BEGIN FOR i IN 1..{times} LOOP"
             f" UPDATE {name} SET amount = amount + 1 WHERE id = 1 + i % 100; END LOOP; END $$"
         )
-        return (time.perf_counter() - started) / 20000 * 1e6
+        return (time.perf_counter() - started) / times * 1e6
 
 
 def many_rows(cluster: postgres.Cluster, name: str, rows: int) -> float:
@@ -143,14 +145,27 @@ def many_rows(cluster: postgres.Cluster, name: str, rows: int) -> float:
     return took
 
 
-def listen(cluster: postgres.Cluster) -> psycopg.Connection:
-    """A session that listens to all, and reads what comes."""
-    listener = psycopg.connect(cluster.dsn("postgres"), autocommit=True)
-    channels = [Table.from_model(model).channel for model in _models.values()]
-    for channel in ("bare", "always_execute", *channels):
-        listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-    threading.Thread(target=lambda: [None for _ in listener.notifies()], daemon=True).start()
-    return listener
+@contextlib.contextmanager
+def listening(cluster: postgres.Cluster) -> Iterator[None]:
+    """In this block a session listens to all, and reads what comes."""
+    over = threading.Event()
+
+    def read() -> None:
+        with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as listener:
+            channels = [Table.from_model(model).channel for model in _models.values()]
+            for channel in ("bare", "always_execute", *channels):
+                listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            while not over.is_set():
+                for _ in listener.notifies(timeout=0.1):
+                    pass
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def make_durable(cluster: postgres.Cluster, durable: bool) -> None:
@@ -181,19 +196,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="(default: 2)")
     options = parser.parse_args()
     writers: Sequence[int] = (1, 8, 16)
-    rounds, seconds = options.rounds, options.seconds
+    rounds, seconds, times = options.rounds, options.seconds, 20_000
     if options.quick:
-        writers, rounds, seconds = (1, 2), 1, 1
+        writers, rounds, seconds = (1, 2), 1, 0
+        times = 100
     found = report.Report("writes", str(options.major))
     cluster = postgres.Cluster(options.major, postgres.binaries()[options.major])
     try:
         prepare(cluster)
-        with listen(cluster):
+        with listening(cluster):
             for kind in ("durable", "processor"):
                 make_durable(cluster, kind == "durable")
                 single(found, cluster, kind, writers, rounds, seconds)
         rows = {
-            "us for a row, within the server": lambda name: inside(cluster, name),
+            "us for a row, within the server": lambda name: inside(cluster, name, times),
             "ms, 4 000 rows": lambda name: many_rows(cluster, name, 4_000),
             f"ms, {ROWS} rows": lambda name: many_rows(cluster, name, ROWS),
         }

@@ -223,7 +223,7 @@ def answers(received: bytes, asked: Iterable[str]) -> tuple[list[Answer], bytes]
         client.send(h11.EndOfMessage())
         client.receive_data(rest)
         client.receive_data(b"")
-        head, body, complete = None, b"", True
+        head, body, complete, informed = None, b"", True, False
         try:
             while not isinstance(event := client.next_event(), h11.EndOfMessage):
                 if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
@@ -234,7 +234,10 @@ def answers(received: bytes, asked: Iterable[str]) -> tuple[list[Answer], bytes]
                     body += event.data
                 else:
                     assert isinstance(event, h11.InformationalResponse), event
+                    informed = True
         except h11.RemoteProtocolError:
+            if head is None and informed:
+                return found, b""  # who is told to continue, and goes away instead, is not answered
             if head is None:
                 raise
             complete = False

@@ -356,3 +356,73 @@ async def test_closing_does_not_wait_for_one_who_does_not_read() -> None:
         await outbox.aclose()
         assert trio.current_time() - begun < 2.5 * sockets.LINGER_SECONDS
         assert outbox.end_reason is None
+
+
+@in_trio
+async def test_send_is_append_and_flush() -> None:
+    async with over_tcp() as (outbox, client, _):
+        outbox.send(b"one ")
+        assert (outbox.bytes_waiting, outbox.bytes_sent) == (0, 4)
+        outbox.append(b"two ")
+        outbox.send(b"three ")  # behind what waits
+        assert client.recv(100) == b"one two three "
+        filled = fill(outbox)
+        waiting = outbox.bytes_waiting
+        outbox.send(b"!")
+        assert outbox.bytes_waiting == waiting + 1
+        got = b""
+        while len(got) < filled + 1:
+            got += await trio.to_thread.run_sync(client.recv, 1 << 20)
+        assert got == b"x" * filled + b"!"
+
+
+@in_trio
+async def test_a_message_that_the_socket_takes_in_parts() -> None:
+    async with over_tcp() as (outbox, client, _):
+        data = bytes(range(256)) * 40_000
+        outbox.send(data)
+        assert 0 < outbox.bytes_sent < len(data)
+        assert outbox.bytes_sent + outbox.bytes_waiting == len(data)
+        got = b""
+        while len(got) < len(data):
+            got += await trio.to_thread.run_sync(client.recv, 1 << 20)
+        assert got == data
+
+
+@in_trio
+async def test_nothing_is_sent_once_it_is_sealed() -> None:
+    async with over_tcp() as (outbox, client, _):
+        outbox.seal()
+        outbox.send(b"too late")
+        outbox.append(b"the close frame")
+        outbox.flush()
+        assert client.recv(100) == b"the close frame"
+    async with over_memory() as (outbox, _, _):
+        outbox.seal()
+        outbox.send(b"too late")
+        assert outbox.bytes_waiting == 0
+
+
+@in_trio
+async def test_nothing_is_sent_after_the_end() -> None:
+    async with over_tcp() as (outbox, _, _):
+        outbox.abort("over")
+        # Whoever gets the file descriptor next must not be written to.
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            other = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+        with other, accepted:
+            outbox.send(b"for somebody else")
+            for sock in (other, accepted):
+                sock.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    sock.recv(100)
+        assert outbox.bytes_sent == 0
+
+
+@in_trio
+async def test_trio_still_lets_its_socket_be_written_to_directly() -> None:
+    """`_write_of` does without, but slower."""
+    async with over_tcp() as (outbox, _, _):
+        assert outbox._write is not None
+        assert outbox._write.__name__ == "send"

@@ -26,7 +26,7 @@ from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.engine import Engine
 from trigger_ddp.live.evaluation import Answers, Evaluation
-from trigger_ddp.server import pipeline
+from trigger_ddp.server import pipeline, pipelined
 from trigger_ddp.server.database import answer
 from trigger_ddp.server.pipeline import Pipeline
 
@@ -179,7 +179,7 @@ def test_rows_of_a_joined_table_are_followed() -> None:
 
 
 def test_many_at_once_each_get_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_PREPARED", 7)
+    monkeypatch.setattr(pipelined, "MOST_PREPARED", 7)
     make_books(40)
 
     async def test(found: Asking) -> None:
@@ -255,7 +255,7 @@ def test_a_locked_table_holds_nobody_up(db: Database, monkeypatch: pytest.Monkey
 
 
 def test_a_slow_look_is_left_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "STATEMENT_MILLISECONDS", 50)
+    monkeypatch.setattr(pipelined, "STATEMENT_MILLISECONDS", 50)
     make_books()
 
     async def test(found: Asking) -> None:
@@ -288,8 +288,8 @@ def test_a_column_that_becomes_another(db: Database) -> None:
 
 @pytest.mark.parametrize("locked", [True, False])
 def test_the_connection_is_lost(db: Database, locked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "LOCK_MILLISECONDS", 20_000)
-    monkeypatch.setattr(pipeline, "STATEMENT_MILLISECONDS", 20_000)
+    monkeypatch.setattr(pipelined, "LOCK_MILLISECONDS", 20_000)
+    monkeypatch.setattr(pipelined, "STATEMENT_MILLISECONDS", 20_000)
     make_books()
 
     async def test(found: Asking) -> None:
@@ -318,7 +318,7 @@ def test_the_connection_is_lost(db: Database, locked: bool, monkeypatch: pytest.
 
 
 def test_a_silent_network(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(pipelined, "SILENCE_SECONDS", 0.3)
     make_books()
     with Proxy(db.cluster.host, db.cluster.port) as proxy:
         settings = connections["default"].settings_dict

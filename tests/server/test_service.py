@@ -20,6 +20,7 @@ from trigger_ddp.demo.bookstore.models import Author
 from trigger_ddp.errors import TriggersMissing
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
+from trigger_ddp.live.evaluation import Evaluation
 from trigger_ddp.live.query import LiveQuery
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session, Subscription
@@ -203,6 +204,54 @@ def test_those_who_come_and_go_in_a_loop_leave_a_bounded_number_behind(triggers,
         assert service.engine.statistics().live_queries == 3
 
     run(test, linger=1000, clock=trio.testing.MockClock())
+
+
+def test_few_linger_that_share_no_statement(triggers, monkeypatch):
+    monkeypatch.setattr("trigger_ddp.server.service.MOST_LINGERING_ALONE", 2)
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        for number in range(5):
+            for make in (named, containing):
+                one = await service.workers.run(make, str(number))
+                service.let_go(await service.hold(one))
+        await idle(service)
+        names = [query.shape.compiled.lifted for query in live_queries(service)]
+        assert (names.count(()), len(names)) == (2, 7)
+
+    run(test, linger=1000, clock=trio.testing.MockClock())
+
+
+def test_those_wait_that_nobody_has_or_one_of_very_many(triggers, monkeypatch):
+    """A change is looked at for them when nothing else is under way."""
+    monkeypatch.setattr("trigger_ddp.server.service.MANY_SUBSCRIPTIONS", 1)
+
+    async def test(service: Service, source: HeldSource) -> None:
+        source.may_listen.set()
+        lingering, crowded, shared, own, lifted = [
+            await service.hold(await service.workers.run(make, name))
+            for name, make in zip("abcde", [containing] * 4 + [named], strict=True)
+        ]
+        few, many = session_of(own), session_of(crowded)
+        many.subscriptions["more"] = Subscription("more", "Any")
+        service.fanout.watch(crowded, many)
+        for session in (few, many):
+            service.fanout.watch(shared, session)
+            service.fanout.watch(lifted, session)
+        service.fanout.watch(own, few)
+        await idle(service)
+        waiting = {query for query in live_queries(service) if service._may_wait(Evaluation(query.shape))}
+        assert waiting == {lingering, crowded}
+
+    run(test)
+
+
+def containing(name: str) -> CompiledQuery:
+    return compile_queryset(API.collection_for_model(Author), Author.objects.filter(name__contains=name))
+
+
+def live_queries(service: Service) -> list[LiveQuery]:
+    return [query for shape in service.engine.shapes for query in shape.queries]
 
 
 def named(name: str) -> CompiledQuery:

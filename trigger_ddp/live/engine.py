@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 
 from trigger_ddp.changes.change import Change, Gap
 from trigger_ddp.live.compiled import CompiledQuery, Identity
+from trigger_ddp.live.document import Key
 from trigger_ddp.live.evaluation import Answers, Evaluation
 from trigger_ddp.live.query import Delta, LiveQuery
 from trigger_ddp.live.shape import Shape
@@ -119,13 +120,16 @@ class Engine:
                 shape.look_at_everything(at)
                 self._activate(shape)
             return
+        led: dict[tuple[int, ...], set[Key]] = {}  # nearly all shapes are led to by the same values
         for shape in self._readers.get(event.table, ()):
             links = shape.compiled.tables[event.table].links
             if links is None:
                 shape.look_at_everything(at)
             else:
                 for link in links:
-                    values = link.values(event)
+                    values = led.get(link.positions)
+                    if values is None:
+                        values = led[link.positions] = set(link.values(event))
                     if link.find is None:
                         shape.look_at(values, at)
                     else:

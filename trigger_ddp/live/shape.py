@@ -146,15 +146,15 @@ class Shape:
         """When what waits may be started."""
         return max(self.retry_at, 0 if self._keys or self._follow else self._load_from)
 
-    def look_at(self, keys: Iterable[Key], at: float = math.inf) -> None:
+    def look_at(self, keys: Collection[Key], at: float = math.inf) -> None:
         """These rows may have changed; ``at``: when it was heard of."""
-        if keys := set(keys):
-            self._keys |= keys
+        if keys:
+            self._keys.update(keys)
             self._received(at)
 
-    def follow(self, link: Link, values: Iterable[Key], at: float = math.inf) -> None:
+    def follow(self, link: Link, values: Collection[Key], at: float = math.inf) -> None:
         """Rows of a joined table may have changed, from which ``link`` leads to rows to look at."""
-        if values := set(values):
+        if values:
             self._follow.setdefault(link, set()).update(values)
             self._received(at)
 

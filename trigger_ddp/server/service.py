@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -40,7 +41,7 @@ from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.heartbeats import Heartbeats
 from trigger_ddp.server.leases import Lease, Leases
 from trigger_ddp.server.metrics import Metrics, kind_of
-from trigger_ddp.server.pipeline import Pipeline
+from trigger_ddp.server.pipeline import TOGETHER, Pipeline
 from trigger_ddp.server.siblings import Siblings
 from trigger_ddp.server.source import ChangeSource, Event, Fence
 from trigger_ddp.server.triggers import Triggers
@@ -63,11 +64,16 @@ OUTBOXES_SECONDS = 1.0
 #: Seconds for which a query's documents are kept ready for the next who subscribes to it.
 PIECES_SECONDS = 20.0
 
-#: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory.
+#: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory …
 MOST_LINGERING = 1000
+#: … and of those that share no statement with others, each of which is a query more whenever a row changes.
+MOST_LINGERING_ALONE = 50
 
 #: Subscriptions of one session above which live queries that nobody else has are looked at after others.
 MANY_SUBSCRIPTIONS = 50
+
+#: Seconds after which a few of those that are looked at after others have their turn whatever else goes on.
+LATER_SECONDS = 0.1
 
 INTERNAL_ERROR = MeteorError(500, "Internal server error")
 
@@ -133,8 +139,12 @@ class Service:
         self._nursery: trio.Nursery | None = None
         # What serves all must not begin in the context of the client that happened to need it first.
         self._context = contextvars.copy_context()
-        self._lingering: dict[LiveQuery, float] = {}  # those that nobody wants at the moment, until when
+        # Those that nobody wants at the moment, until when; apart those that share no statement.
+        self._lingering: dict[LiveQuery, float] = {}
+        self._lingering_alone: dict[LiveQuery, float] = {}
         self._warned_of: set[str] = set()  # tables that DDP_ALLOW_STALE lets be read
+        self._waiting_for_others: deque[Evaluation] = deque()
+        self._others_at = math.inf  # when a few of these are begun in any case
         self._fences: dict[str, list[_Fenced]] = {}  # by token
         self._behind_barriers: list[_Fenced] = []
         self._dirty: dict[Session, None] = {}
@@ -229,11 +239,16 @@ class Service:
 
     def _continue(self) -> None:
         """Start what is due, and let those go on whose barrier is behind everything."""
-        for evaluation in self.engine.due(trio.current_time()):
-            if not self.pipeline.take(evaluation, later=self._is_one_of_many(evaluation)):
+        now = trio.current_time()
+        for evaluation in self.engine.due(now):
+            if self._may_wait(evaluation):
+                self._waiting_for_others.append(evaluation)
+                self._others_at = min(self._others_at, now + LATER_SECONDS)
+            elif not self.pipeline.take(evaluation):
                 self._start_shared(self._evaluate, evaluation)
         self.pipeline.send()
-        if self.engine.next_due() is not None:
+        self._start_those_that_wait()
+        if self._waiting_for_others or self.engine.next_due() is not None:
             self._timetable_changed.set()
         self._let_pass()
 
@@ -251,21 +266,39 @@ class Service:
     async def _start_when_due(self) -> None:
         while True:
             due = self.engine.next_due()
-            ending = next(iter(self._lingering.values()), math.inf)  # all linger equally long
-            with trio.move_on_at(min(math.inf if due is None else due, ending)):
+            firsts = (next(iter(one.values()), math.inf) for one in (self._lingering, self._lingering_alone))
+            ending = min(firsts)  # all linger equally long
+            start = min(math.inf if due is None else due, self._others_at)
+            with trio.move_on_at(min(start, ending)):
                 await self._timetable_changed.wait()
             self._timetable_changed = trio.Event()
             self._end_lingering()
-            if due is not None and due <= trio.current_time():
+            if start <= trio.current_time():
                 self._continue()
 
-    def _is_one_of_many(self, evaluation: Evaluation) -> bool:
-        """Whether it is for nobody but a session with very many live queries, which may wait for others'."""
+    def _start_those_that_wait(self) -> None:
+        """A few at a time, while nothing else is under way, or now and then: they can be very many."""
+        waiting, now = self._waiting_for_others, trio.current_time()
+        while waiting and (not self.pipeline.busy or self._others_at <= now):
+            for _ in range(min(len(waiting), TOGETHER)):
+                evaluation = waiting.popleft()
+                if not self.pipeline.take(evaluation):
+                    self._start_shared(self._evaluate, evaluation)
+            self.pipeline.send()
+            self._others_at = now + LATER_SECONDS if waiting else math.inf
+
+    def _may_wait(self, evaluation: Evaluation) -> bool:
+        """Whether it is for nobody, or only for one who has very many live queries.
+
+        Who has just subscribed is nobody yet, but waits for the documents.
+        """
         shape = evaluation.shape
         if len(shape.by_route) != 1:
             return False
-        ((queries),) = shape.by_route.values()
+        (queries,) = shape.by_route.values()
         sessions = [session for query in queries for session in self.fanout.sessions(query)]
+        if not sessions:
+            return not evaluation.queries
         return len(sessions) == 1 and len(sessions[0].subscriptions) > MANY_SUBSCRIPTIONS
 
     def _start_shared(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -307,8 +340,8 @@ class Service:
 
     def _settled(self) -> None:
         """The pipeline has no more answers at the moment."""
-        self._continue()
         self._flush_dirty()
+        self._continue()
 
     def _complete(self, evaluation: Evaluation, answers: Answers, kind: str, seconds: float) -> None:
         self.evaluated_at = now = trio.current_time()
@@ -363,7 +396,7 @@ class Service:
             self._unuse(compiled.shape)
             raise
         query = self.engine.acquire(compiled)
-        if self._lingering.pop(query, None) is not None:
+        if self._lingering_with(query).pop(query, None) is not None:
             self._release(query)  # whoever let go last kept it for this
         self._continue()
         return query
@@ -371,7 +404,7 @@ class Service:
     def let_go(self, query: LiveQuery) -> None:
         """End one `hold`. The last one ends some time later, in case somebody comes back to the query."""
         if query.holds == 1 and query.state is not State.FAILED and self.settings.linger:
-            self._lingering[query] = trio.current_time() + self.settings.linger
+            self._lingering_with(query)[query] = trio.current_time() + self.settings.linger
             self._end_lingering()
             self._timetable_changed.set()
         else:
@@ -385,12 +418,17 @@ class Service:
     def _end_lingering(self) -> None:
         """End those whose time is over; they linger in the order in which they were let go."""
         now = trio.current_time()
-        while self._lingering:
-            query, until = next(iter(self._lingering.items()))
-            if until > now and len(self._lingering) <= MOST_LINGERING:
-                return
-            del self._lingering[query]
-            self._release(query)
+        pairs = (self._lingering, MOST_LINGERING), (self._lingering_alone, MOST_LINGERING_ALONE)
+        for lingering, most in pairs:
+            while lingering:
+                query, until = next(iter(lingering.items()))
+                if until > now and len(lingering) <= most:
+                    break
+                del lingering[query]
+                self._release(query)
+
+    def _lingering_with(self, query: LiveQuery) -> dict[LiveQuery, float]:
+        return self._lingering if query.shape.compiled.lifted else self._lingering_alone
 
     def _unuse(self, compiled: CompiledShape) -> None:
         self._start_shared(self.source.unsubscribe, _tables(compiled))

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Codes that stand for a close without a frame; they are never sent.
 _NOT_ON_THE_WIRE = (1005, 1006, 1015)
+#: That of them which stands for a close frame that had none.
+_NO_CODE = 1005
 #: What one read takes. wsproto needs some 30 µs for a frame however small, and nothing else runs
 #: meanwhile: a client of empty frames must not be given more than a few hundred at a time.
 _READ_SIZE = 4096
@@ -328,8 +330,11 @@ class _Channel(Outbox):
 
     async def aclose(self) -> None:
         closed = self.websocket.closed if self.websocket is not None else None
-        if closed is not None and closed.code not in _NOT_ON_THE_WIRE and not self.close_sent:
-            self.say_close(closed.code, closed.reason or "")
+        if closed is not None and not self.close_sent:
+            if closed.code == _NO_CODE:
+                self.say_close(1000, "")
+            elif closed.code not in _NOT_ON_THE_WIRE:
+                self.say_close(closed.code, closed.reason or "")
         # What was said last should arrive even if the task that closes is being cancelled; the time that
         # this can take is bounded.
         with trio.CancelScope(shield=True):
