@@ -128,7 +128,7 @@ def ours(
         cluster = postgres.Cluster(major, postgres.binaries()[major])
         stack.callback(cluster.remove)
         # Author 1 has the many documents, then come those with ``each``, and those with ``few``. These two
-        # are measured first: where many documents were loaded there is room in which few would not be seen.
+        # are measured first: where many were loaded there is room in which few would not be seen.
         authors = 5 * queries + 3
         database = Bookstore(authors, authors * each).create(cluster, "memory")
         small = queries + 3

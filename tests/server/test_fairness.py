@@ -11,18 +11,19 @@ from trigger_ddp.server.fairness import BURST, MESSAGE, Share, cost
 @in_mock_time
 async def test_a_burst_passes_and_a_flood_is_slowed() -> None:
     share = Share(0.2)
-    messages = int(BURST / MESSAGE) // 2
+    work = 20 * MESSAGE
+    messages = int(BURST / work) // 2
     for _ in range(messages):
-        with share.spending(MESSAGE):
+        with share.spending(work):
             pass
         await share.rest()
     assert trio.current_time() < BURST
     for _ in range(10 * messages):
-        with share.spending(MESSAGE):
+        with share.spending(work):
             pass
         await share.rest()
     # Five seconds for each second of work, what is decoded not counted, and the burst and a half for nothing.
-    assert trio.current_time() >= (11 * messages * MESSAGE - BURST) / 0.2 - 0.01
+    assert trio.current_time() >= (11 * messages * work - BURST) / 0.2 - 0.01
 
 
 @in_mock_time
