@@ -13,8 +13,8 @@ websockets
 ws
     npm's ``ws`` on Node: ``send()`` of a Buffer that is ready.
 bare, joined; ws, joined
-    The same two, told to put as many messages into one write as ours was seen to do; ``ws`` by corking its
-    socket. The other two have no way to.
+    The same two, told to put as many messages into one write as ours did in the same round; ``ws`` by
+    corking its socket. The other two have no way to.
 
 None of them compresses. Each is a process of its own, and so is what reads their sockets, which counts the
 bytes of every client: one that is sent less or more than all others ends the run. They take turns, round
@@ -140,14 +140,19 @@ class Rival:
 
 
 class Joined:
-    """A rival that puts several messages into a write."""
+    """A rival that puts as many messages into a write as ours has just done.
 
-    def __init__(self, rival: Rival, joined: int) -> None:
+    Attributes:
+        joined: so many.
+    """
+
+    def __init__(self, rival: Rival) -> None:
         self.name, self.pid, self.audience = f"{rival.name}, joined", rival.pid, rival.audience
-        self._rival, self._joined = rival, joined
+        self.joined = 1
+        self._rival = rival
 
     def broadcast(self, mode: Mode) -> None:
-        self._rival.broadcast(mode, self._joined)
+        self._rival.broadcast(mode, self.joined)
 
 
 class Ours:
@@ -264,26 +269,21 @@ def measure(everyone: list[Any], clients: int, mode: Mode, rounds: int) -> dict[
             used, begun = cpu_seconds(one.pid), time.perf_counter()
             one.broadcast(mode)
             seconds, used = time.perf_counter() - begun, cpu_seconds(one.pid) - used
+            together = messages / (one.audience.segments() - arrived)
+            if isinstance(one, Ours):
+                for other in everyone:
+                    if isinstance(other, Joined):
+                        other.joined = max(1, round(together))
             if number:  # the first warms up
                 rate[one.name].append(messages / seconds)
                 cpu[one.name].append(used / messages * 1e6)
-                writes[one.name].append(messages / (one.audience.segments() - arrived))
+                writes[one.name].append(together)
             one.audience.check()
     median = statistics.median
     return {
         one.name: (median(cpu[one.name]), median(rate[one.name]), median(writes[one.name]))
         for one in everyone
     }
-
-
-def joining(everyone: list[Any], clients: int, mode: Mode) -> list[Joined]:
-    """Rivals that put as many messages into a write as ours does."""
-    ours = everyone[0]
-    ours.broadcast(mode)  # warms up
-    arrived = ours.audience.segments()
-    ours.broadcast(mode)
-    joined = max(1, round(mode.count * clients / (ours.audience.segments() - arrived)))
-    return [Joined(one, joined) for one in everyone if one.name in ("bare", "ws")]
 
 
 def tell(found: report.Report, mode: Mode, clients: int, measured: dict[str, tuple[float, ...]]) -> None:
@@ -317,8 +317,9 @@ def main() -> None:
         allow_files(2 * clients + MORE_FILES)
         measured = {}
         with everybody(options.major, clients) as everyone:
+            joined = [Joined(one) for one in everyone if one.name in ("bare", "ws")]
             for mode in (single, tens, many):
-                both = everyone if mode is single else [*everyone, *joining(everyone, clients, mode)]
+                both = everyone if mode is single else [*everyone, *joined]
                 measured[mode.title] = measure(both, clients, mode, rounds)
                 tell(found, mode, clients, measured[mode.title])
     except Wrong as error:
