@@ -83,7 +83,7 @@ def test_fanout(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("if row != 3: right(self, row, rows)", "not everything arrived"),
         (
-            "right(self, row, rows); row == 3 and right(self, 103, 1)",  # a row that is not told of with another
+            "right(self, row, rows); row == 3 and right(self, 103, 1)",  # no row that is due
             r"client \d+ was sent \d+ bytes more",
         ),
     ],

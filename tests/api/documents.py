@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import connection
@@ -10,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from trigger_ddp import ejson
 from trigger_ddp.api import Collection
+from trigger_ddp.api.documents import Serializer
 
 
 def collection_of(of_model: Any, **attributes: Any) -> Collection:
@@ -25,7 +27,7 @@ def documents(collection: Collection, queryset: QuerySet[Any], only: Any = None)
     ) as queries:
         rows = list(queryset.values_list(*(expression for _, expression in serializer.values())))
     assert len(queries) == 1
-    by_columns = dict(serializer.document(row) for row in rows)
+    by_columns = dict(document_of_row(serializer, row) for row in rows)
     assert len(by_columns) == len(rows)
     for obj in list(queryset.prefetch_related(*serializer.related_paths)):
         with CaptureQueriesContext(connection) as queries:
@@ -34,6 +36,12 @@ def documents(collection: Collection, queryset: QuerySet[Any], only: Any = None)
         published = {name: fields[name] for name in fields if name in by_columns[document_id]}
         assert decoded(published) == decoded(by_columns[document_id])
     return {document_id: decoded(fields) for document_id, fields in by_columns.items()}
+
+
+def document_of_row(serializer: Serializer, row: Sequence[Any]) -> tuple[str, dict[str, bytes]]:
+    """One row's document id and fields."""
+    (document_id,), fields = serializer.documents([[value] for value in row])
+    return document_id, {name: text for name, (text,) in fields.items()}
 
 
 def decoded(fields: dict[str, bytes]) -> dict[str, Any]:

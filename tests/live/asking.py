@@ -11,7 +11,7 @@ from trigger_ddp.api import API
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.document import Document, Key
-from trigger_ddp.live.evaluation import Answer, Statement
+from trigger_ddp.live.evaluation import Found, Route, Statement
 
 
 def compiled(queryset: Any, **kwargs: Any) -> CompiledQuery:
@@ -29,14 +29,23 @@ def ask(statement: Statement | None, tuples: Iterable[tuple[Any, ...]]) -> list[
 
 def load(query: CompiledQuery) -> dict[str, Document]:
     """All documents, by the row's key."""
-    answers = query.shape.read(ask(query.shape.load, query.routes), set(query.routes))
-    return {key: document for (key,), _, document in answers if document is not None}
+    found = query.shape.read(ask(query.shape.load, query.routes), set(query.routes))
+    return {key: document for _, (key,), document in flat(found) if document is not None}
 
 
-def look(query: CompiledQuery, *keys: str) -> list[Answer]:
+def look(query: CompiledQuery, *keys: str) -> list[tuple[Route, Key, Document | None]]:
     """What the shape says about some rows for this query."""
-    rows = ask(query.shape.look, [(key,) for key in keys])
-    return query.shape.read_look(rows, set(query.routes))
+    return look_at(query, *[(key,) for key in keys])
+
+
+def look_at(query: CompiledQuery, *keys: Key) -> list[tuple[Route, Key, Document | None]]:
+    """The same, about rows whose keys may have several parts."""
+    return flat(query.shape.read_look(ask(query.shape.look, keys), set(query.routes)))
+
+
+def flat(found: Found) -> list[tuple[Route, Key, Document | None]]:
+    """What was found, one by one."""
+    return [(route, key, document) for route, those in found.items() for key, document in those.items()]
 
 
 def found_by(query: CompiledQuery, table: str, row: tuple[str | None, ...]) -> set[Key] | None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
-from trigger_ddp.live.document import Document
-from trigger_ddp.live.evaluation import Answer, Answers, Evaluation, Route
+from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.evaluation import Answers, Evaluation, Route
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session
 
@@ -83,7 +83,7 @@ class Query:
         fields = {name: json.dumps(value).encode() for name, value in row.items() if name != "id"}
         if self.fields is not None:
             fields = {name: value for name, value in fields.items() if name in self.fields}
-        return Document(row.get("id", key), fields)
+        return Document.of(row.get("id", key), dict(sorted(fields.items())))  # as columns, always in one order
 
     def compiled(
         self, tables: dict[str, Any], routes: tuple[Route, ...] = ((),), *, by_keys: bool = True
@@ -92,7 +92,7 @@ class Query:
             (self.name, str(tables), by_keys),
             CompiledShape(
                 "things", (), (self.name, str(tables), str(by_keys)), self.lifted, tables, None, None,
-                by_keys, lambda rows, wanted: [], lambda rows, wanted: [],
+                by_keys, lambda rows, wanted: {}, lambda rows, wanted: {},
             ),
         )  # fmt: skip
         return CompiledQuery(shape, routes)
@@ -104,11 +104,10 @@ class Query:
             # The link leads from an owner's name to the rows that have it, as a foreign key would.
             keys |= {(key,) for key, row in rows.items() if (row["name"],) in values and link}
         documents = bool(evaluation.queries) or evaluation.shape.compiled.by_keys
-        found = [
-            Answer((key,), route, self.document(key, row) if documents else None)
-            for key, row in rows.items()
-            if (evaluation.queries or (key,) in keys) and self.matches(row)
-            for route in [tuple(row[name] for name in self.lifted)]
-            if route in evaluation.shape.by_route
-        ]
+        found: dict[Route, dict[Key, Document | None]] = {}
+        for key, row in rows.items():
+            route = tuple(row[name] for name in self.lifted)
+            asked_about = evaluation.queries or (key,) in keys
+            if asked_about and self.matches(row) and route in evaluation.shape.by_route:
+                found.setdefault(route, {})[(key,)] = self.document(key, row) if documents else None
         return Answers(found, keys)

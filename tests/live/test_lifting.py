@@ -14,7 +14,7 @@ from django.db.models import Count, F, Q, TextChoices, Value
 from django.db.models.functions import Lower, TruncMonth
 from psycopg import DataError
 
-from tests.live.asking import ask
+from tests.live.asking import load, look_at
 from tests.zoo.models import Animal, Cage, Custom, Every, Keeper, Species, Ticket
 from trigger_ddp.api import Collection
 from trigger_ddp.demo.bookstore.models import Author, Book
@@ -218,10 +218,8 @@ def test_routes_find_what_postgresql_finds():
         query = compiled(queryset)
         assert query.shape.lifted, condition
         wanted = {str(pk) for pk in queryset.values_list("pk", flat=True)}
-        loaded = query.shape.read(ask(query.shape.load, query.routes), set(query.routes))
-        looked = query.shape.read_look(ask(query.shape.look, keys), set(query.routes))
-        assert {key for (key,), _, _ in loaded} == wanted, condition
-        assert {key for (key,), _, _ in looked} == wanted, condition
+        assert set(load(query)) == wanted, condition
+        assert {key for _, (key,), _ in look_at(query, *keys)} == wanted, condition
 
 
 def test_an_alea_id_and_a_keeper_are_text():

@@ -123,3 +123,9 @@ def test_exact_bytes_of_sockjs_over_http() -> None:
     assert frames.frame(Wire.SOCKJS_HTTP, b'{"msg":"ping"}') == rb'"{\"msg\":\"ping\"}",'
     assert frames.frame(Wire.SOCKJS_HTTP, message) == r'"{\"a\":\"é\u2028\u200d\uffff\"}",'.encode()
     assert frames.sockjs_close(2010, "x\u2028") == rb'c[2010,"x\u2028"]'
+
+
+@given(st.lists(documents), st.sampled_from(Wire))
+def test_frames_are_joined_as_they_are_one_by_one(some: list[object], wire: Wire) -> None:
+    messages = [json.dumps(document).encode() for document in some]
+    assert frames.joined_frames(wire, messages) == b"".join(frames.frame(wire, one) for one in messages)

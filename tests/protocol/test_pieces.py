@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from tests.live.strict import Query, StrictSession
@@ -29,7 +31,9 @@ class Telling:
     def set(self, values: dict[str, int | None], query: LiveQuery | None = None) -> None:
         query = query or self.query
         found = {
-            (key,): Document(key, {"a": b"%d" % value}) for key, value in values.items() if value is not None
+            (key,): Document.of(key, {"a": b"%d" % value})
+            for key, value in values.items()
+            if value is not None
         }
         keys = [(key,) for key in values]
         self.fanout.tell([Delta(query, query.replace(found, keys))])
@@ -64,8 +68,14 @@ def test_a_further_session_costs_nothing_for_each_document(
     telling: Telling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    added = messages.added
-    monkeypatch.setattr(messages, "added", lambda *args: made.append(args[1]) or added(*args))
+    added = messages.all_added
+
+    def noting(collection: str, documents: Iterable[Document]) -> list[bytes]:
+        told = list(documents)
+        made.extend(one.id for one in told)
+        return added(collection, told)
+
+    monkeypatch.setattr(messages, "all_added", noting)
     assert telling.told(StrictSession()) == {"k0": 0, "k1": 1, "k2": 2, "k3": 3, "k4": 4}
     assert made == ["k0", "k1", "k2", "k3", "k4"]
     assert telling.told(StrictSession()) == {"k0": 0, "k1": 1, "k2": 2, "k3": 3, "k4": 4}
@@ -130,7 +140,7 @@ def test_what_is_dropped_is_made_anew(telling: Telling) -> None:
 
 def test_large_documents_are_pieces_of_their_own(telling: Telling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "MOST_DOCUMENTS", 100)
-    monkeypatch.setattr(pieces, "MOST_BYTES", 2)
+    monkeypatch.setattr(pieces, "MOST_BYTES", 14)
     telling.set({"k1": 10, "k4": 40})
     assert [list(piece.ids) for piece in Pieces(telling.query).all] == [["k0", "k2"], ["k3", "k1"], ["k4"]]
 
@@ -141,6 +151,6 @@ def test_every_wire_has_frames_of_its_own(telling: Telling, wire: Wire) -> None:
         session = Session(wire, lambda _: None)
         telling.begin(session)
         telling.go_on(session)
-        one_by_one = [messages.added("things", f"k{n}", {"a": b"%d" % n}) for n in range(5)]
+        one_by_one = [messages.added("things", f"k{n}", b'{"a":%d}' % n) for n in range(5)]
         assert session.take() == b"".join(frame(wire, message) for message in one_by_one)
         assert session.sent == 5

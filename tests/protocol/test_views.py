@@ -29,7 +29,7 @@ class Told:
         self, number: int, key: str, fields: dict[str, bytes] | None, document_id: str | None = None
     ) -> None:
         query = self.queries[number]
-        found = {} if fields is None else {(key,): Document(document_id or key, fields)}
+        found = {} if fields is None else {(key,): Document.of(document_id or key, fields)}
         self.fanout.tell([Delta(query, query.replace(found, [(key,)]))])
 
     def show(self, number: int, *, whole: bool = True) -> Subscription:
@@ -108,7 +108,7 @@ def test_ids_swapped_between_rows_in_one_look(told):
     told.set(0, "l", {"a": b"2"}, "y")
     told.show(0)
     query = told.queries[0]
-    swapped = {("k",): Document("y", {"a": b"1"}), ("l",): Document("x", {"a": b"2"})}
+    swapped = {("k",): Document.of("y", {"a": b"1"}), ("l",): Document.of("x", {"a": b"2"})}
     told.fanout.tell([Delta(query, query.replace(swapped, list(swapped)))])
     assert told.documents == {("things", "y"): {"a": 1}, ("things", "x"): {"a": 2}}
 

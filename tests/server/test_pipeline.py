@@ -17,7 +17,7 @@ from django.db.models import Value
 from django.db.models.functions import Concat
 
 from tests.conftest import Database
-from tests.live.asking import compiled
+from tests.live.asking import compiled, flat
 from tests.proxy import Proxy
 from tests.server.listening import eventually
 from tests.zoo.models import Every
@@ -131,7 +131,7 @@ def test_the_answers_are_those_of_a_thread(made: Any) -> None:
         await found.ask(evaluation)
         expected = threads_answer(evaluation)
         assert found.given_back == []
-        assert list(found.answered[evaluation].found) == list(expected.found)
+        assert found.answered[evaluation].found == expected.found
         assert set(found.answered[evaluation].keys) == set(expected.keys)
 
     run(test)
@@ -157,8 +157,8 @@ def test_every_kind_of_field() -> None:
         evaluation = found.look(query, *keys)
         await found.ask(evaluation)
         expected = threads_answer(evaluation)
-        assert len(list(expected.found)) == 2
-        assert list(found.answered[evaluation].found) == list(expected.found)
+        assert len(flat(expected.found)) == 2
+        assert found.answered[evaluation].found == expected.found
 
     run(test)
 
@@ -173,7 +173,7 @@ def test_rows_of_a_joined_table_are_followed() -> None:
             await found.ask(evaluation)
             expected = threads_answer(evaluation)
             assert found.answered[evaluation].keys == expected.keys
-            assert list(found.answered[evaluation].found) == list(expected.found)
+            assert found.answered[evaluation].found == expected.found
 
     run(test)
 
@@ -191,7 +191,7 @@ def test_many_at_once_each_get_their_own(monkeypatch: pytest.MonkeyPatch) -> Non
             await found.ask(*looks)
             assert found.given_back == []
             for evaluation, n in looks.items():
-                assert len(list(found.answered[evaluation].found)) == 39 - n
+                assert len(flat(found.answered[evaluation].found)) == 39 - n
 
     run(test)
 
@@ -226,7 +226,7 @@ def test_many_rows_are_left_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None
         assert found.given_back == [evaluation]
         few = found.look(Book.objects.all(), "1", "2")
         await found.ask(few)
-        assert len(list(found.answered[few].found)) == 2
+        assert len(flat(found.answered[few].found)) == 2
 
     run(test)
 
@@ -249,7 +249,7 @@ def test_a_locked_table_holds_nobody_up(db: Database, monkeypatch: pytest.Monkey
             again = [found.look(name, "1") for name in names]
             await found.ask(*again)
             for evaluation in again:
-                assert list(found.answered[evaluation].found) == list(threads_answer(evaluation).found)
+                assert found.answered[evaluation].found == threads_answer(evaluation).found
 
     run(test)
 
@@ -281,7 +281,7 @@ def test_a_column_that_becomes_another(db: Database) -> None:
         await found.ask(evaluation)
         if evaluation in found.answered:
             expected = threads_answer(evaluation)
-            assert list(found.answered[evaluation].found) == list(expected.found)
+            assert found.answered[evaluation].found == expected.found
 
     run(test)
 
@@ -310,7 +310,7 @@ def test_the_connection_is_lost(db: Database, locked: bool, monkeypatch: pytest.
         assert len(found.answered) + len(found.given_back) == 40
         for evaluation, answers in found.answered.items():
             expected = threads_answer(evaluation)
-            assert list(answers.found) == list(expected.found), "an answer that was none"
+            assert answers.found == expected.found, "an answer that was none"
         await eventually(lambda: found.pipeline.connected and backend(db) != pid)
         await found.ask(found.look(Author.objects.all(), "1"))
 

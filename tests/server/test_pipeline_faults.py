@@ -19,7 +19,7 @@ from django.db.backends.signals import connection_created
 from django.test import override_settings
 
 from tests.conftest import Database
-from tests.live.asking import compiled
+from tests.live.asking import compiled, flat
 from tests.proxy import Proxy
 from tests.server.listening import eventually
 from tests.server.test_pipeline import Asking, asking, backend, make_books, run, threads_answer
@@ -86,7 +86,7 @@ def everything() -> CompiledQuery:
 
 def same(found: Asking, evaluation: Evaluation) -> bool:
     """Whether it was answered as a thread answers it."""
-    return list(found.answered[evaluation].found) == list(threads_answer(evaluation).found)
+    return found.answered[evaluation].found == threads_answer(evaluation).found
 
 
 def test_a_key_that_can_not_be_sent_harms_no_other() -> None:
@@ -324,7 +324,7 @@ def test_statements_are_forgotten_by_postgresql_too(monkeypatch: pytest.MonkeyPa
             await found.ask(found.look(Author.objects.exclude(email=str(n)), "1"))
         few = "(SELECT count(*) FROM pg_prepared_statements) < 8"
         await found.ask(look := found.look(Book.objects.extra(where=[few]), "1"))
-        assert len(list(found.answered[look].found)) == 1
+        assert len(flat(found.answered[look].found)) == 1
 
     run(test)
 
@@ -433,7 +433,7 @@ def test_what_the_socket_does_not_take_at_once(cut: bool, proxy: Proxy, default:
         await eventually(lambda: len(found.answered) + len(found.given_back) == len(looks))
         if not cut:
             assert found.given_back == []
-            assert all(len(list(answers.found)) == 2 for answers in found.answered.values())
+            assert all(len(flat(answers.found)) == 2 for answers in found.answered.values())
 
     run(test)
 
@@ -496,7 +496,7 @@ def test_whatever_happens_to_the_connection_all_live_queries_end_up_right(
             assert looked > 100, "the threads have done it all"
             for query in live:
                 load = await workers.run(answer, Evaluation(query.shape, queries=(query,)), "default")
-                assert {one.key: one.document for one in load.found} == query.documents
+                assert {key: document for _, key, document in flat(load.found)} == query.documents
             nursery.cancel_scope.cancel()
 
     trio.run(main)

@@ -17,7 +17,7 @@ from django.db.models.functions import Cast
 from trigger_ddp import ejson
 from trigger_ddp.api.dependencies import resolve_dependency
 from trigger_ddp.api.encoders import NULL, TEXT, Form, form_of
-from trigger_ddp.api.ids import id_fields, id_part, id_text, related_id_path
+from trigger_ddp.api.ids import id_fields, id_part, id_text, id_texts, related_id_path
 from trigger_ddp.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ class Serializer:
         self.depends_on = [
             named for entry in collection.depends_on for named in resolve_dependency(entry, model)
         ]
-        self._encoders = [(column.name, column.encode) for column in self.columns]
         self._instance_encoders = {column.name: column.encode_instance for column in self.columns}
         names = [column.name for column in self.columns]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -105,21 +104,21 @@ class Serializer:
         ids = [(f"_id{index}", F(path)) for index, path in enumerate(self.id_paths)]
         return ids + [(f"_field{index}", column.expression) for index, column in enumerate(self.columns)]
 
-    def document(self, row: Sequence[Any]) -> tuple[str, dict[str, bytes]]:
-        """The document of a row.
+    def documents(self, columns: Sequence[Sequence[Any]]) -> tuple[list[str], dict[str, list[bytes]]]:
+        """The documents of rows, column by column.
 
         Args:
-            row: the values of `values`, in its order, as Django's converters give them.
+            columns: for each of `values`, in its order, the rows' values as Django's converters give them.
 
         Returns:
-            The document id and the EJSON text of each field.
+            The document ids, and for each field the EJSON texts.
         """
         width = len(self.id_paths)
         fields = {
-            name: NULL if value is None else encode(value)
-            for (name, encode), value in zip(self._encoders, row[width:], strict=True)
+            column.name: encoded_all(column.encode, values)
+            for column, values in zip(self.columns, columns[width:], strict=True)
         }
-        return id_text(row[:width]), fields
+        return id_texts(columns[:width]), fields
 
     def document_of_instance(self, obj: models.Model) -> tuple[str, dict[str, bytes]]:
         """The document of a model instance, by the collection's ``serialize`` if it has its own.
@@ -279,6 +278,16 @@ def encoder_of(field: Any, decimal_as: str) -> Callable[[Any], bytes]:
     return _encode_id if field.primary_key or field.remote_field else form_of(field, decimal_as).encode
 
 
+def encoded_all(encode: Callable[[Any], bytes], values: Sequence[Any]) -> list[bytes]:
+    """The EJSON texts of a column's values.
+
+    Args:
+        encode: gives the text of a value; not called for None.
+        values: of any number of rows.
+    """
+    return [NULL if value is None else encode(value) for value in values]
+
+
 def _names(field: Any) -> frozenset[str]:
     return frozenset((field.name, field.attname))
 
@@ -289,11 +298,11 @@ def _encode_id(value: Any) -> bytes:
 
 def _ids_once(values: Sequence[Any]) -> list[str]:
     """A through model of one's own may relate the same pair more than once."""
-    return list(dict.fromkeys(id_part(value) for value in values if value is not None))
+    return list(dict.fromkeys([id_part(value) for value in values if value is not None]))
 
 
 def _encode_ids(values: Sequence[Any]) -> bytes:
-    return TEXT.encode(_ids_once(values))
+    return TEXT.encode(_ids_once(values)) if values else b"[]"
 
 
 def _encode_json_text(text: str) -> bytes:

@@ -100,6 +100,10 @@ def _fixed_point(value: decimal.Decimal) -> str:
     return format(value, "f")
 
 
+def _encode_fixed_point(value: decimal.Decimal) -> bytes:
+    return b'"%b"' % format(value, "f").encode()
+
+
 TEXT = Form(_same, _encode_json, (str,))
 BOOLEAN = Form(_same, _encode_boolean, (bool,))
 INTEGER = Form(_same, _encode_integer, (int,))
@@ -114,7 +118,7 @@ FILE = Form(_file_name, _encode_file_name, (str, FieldFile))
 HSTORE = Form(_same, ejson.encode, (dict,))
 
 DECIMALS = {
-    "string": _by_publish(_fixed_point, decimal.Decimal),
+    "string": Form(_fixed_point, _encode_fixed_point, (decimal.Decimal,)),
     "number": Form(float, lambda value: _encode_float(float(value)), (decimal.Decimal,)),
     "ejson": Form(_same, ejson.encode, (decimal.Decimal,)),
 }

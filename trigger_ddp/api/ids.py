@@ -42,6 +42,8 @@ def id_fields(model: type[models.Model]) -> tuple[Any, ...]:
 
 def id_part(value: Any) -> str:
     """One primary key value as text, the same whatever the settings of the process are."""
+    if type(value) is int:  # mostly
+        return str(value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, bool):
@@ -68,6 +70,15 @@ def id_text(values: Sequence[Any]) -> str:
     if len(values) == 1:
         return id_part(values[0])
     return ":".join(id_part(value).replace("\\", "\\\\").replace(":", "\\:") for value in values)
+
+
+def id_texts(columns: Sequence[Sequence[Any]]) -> list[str]:
+    """The document ids of rows, from the columns of their model's `id_fields`."""
+    return (
+        list(map(id_part, columns[0]))
+        if len(columns) == 1
+        else list(map(id_text, zip(*columns, strict=True)))
+    )
 
 
 def split_id(text: str) -> list[str]:

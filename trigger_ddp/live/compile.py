@@ -37,7 +37,7 @@ from trigger_ddp.live import lifting
 from trigger_ddp.live.cache import CompiledCache, key_of
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape, Identity
 from trigger_ddp.live.depends import dependencies_of, everything_of
-from trigger_ddp.live.evaluation import Part, Statement
+from trigger_ddp.live.evaluation import Found, Part, Statement
 from trigger_ddp.live.fields import extras_of, fields_asked_for, prefetches_of, related_of
 from trigger_ddp.live.lifting import MOST_ROUTES, Lifted, RouteIn, lift, routes_of, routes_sql
 from trigger_ddp.live.links import KeyIn, KeyText
@@ -351,8 +351,8 @@ def _evaluated(queryset: Any, alias: str) -> Any:
     return fresh
 
 
-def _nothing(*_: Any) -> list[Any]:
-    return []
+def _nothing(*_: Any) -> Found:
+    return {}
 
 
 def _for_each_route(statement: Statement, lifted: list[Lifted]) -> Statement:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from trigger_ddp.live.depends import Dependency
-from trigger_ddp.live.evaluation import Answer, Route, Row, Statement
+from trigger_ddp.live.evaluation import Found, Route, Row, Statement
 
 #: The SQL without what was lifted out of it, and whatever else tells shapes apart.
 Identity = tuple[str, ...]
 
-#: Makes answers of rows, of those whose routes are wanted.
-Read = Callable[[Iterable[Row], Container[Route]], list[Answer]]
+#: What rows say, those whose routes are wanted.
+Read = Callable[[Sequence[Row], Container[Route]], Found]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -30,8 +30,8 @@ class CompiledShape:
         look: the statement for given keys, None likewise.
         by_keys: whether ``look`` answers with documents. If not, it tells which live queries may be
             concerned, and these are loaded again.
-        read: makes answers of what ``load`` selects.
-        read_look: makes answers of what ``look`` selects.
+        read: tells what the rows say that ``load`` selects.
+        read_look: tells it of those that ``look`` selects.
         rerun_because: for people: why it is not kept by keys.
         looks_plainly: whether ``read_look`` calls nothing of the application's, so that it neither queries
             nor waits.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Container, Generator, Iterable, Sequence
+from collections.abc import Collection, Container, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trigger_ddp.live.document import Document, Key
@@ -33,15 +33,9 @@ Row = Sequence[Any]
 Bound = tuple[str, tuple[Any, ...]]
 
 
-class Answer(NamedTuple):
-    """One row of an answer: which row, for which live queries of the shape, and as what document.
-
-    The document is None where the question was only whom a row concerns.
-    """
-
-    key: Key
-    route: Route
-    document: Document | None
+#: Which rows match, for which live queries of the shape, and as what documents: None where the question was
+#: only whom a row concerns.
+Found = Mapping[Route, Mapping[Key, Document | None]]
 
 
 class Part:
@@ -87,7 +81,7 @@ class Answers:
         too_many: there were more rows to ask about than `MOST_KEYS`: nothing was asked.
     """
 
-    found: Iterable[Answer] = ()
+    found: Found = dataclasses.field(default_factory=dict)
     keys: Iterable[Key] = ()
     too_many: bool = False
 

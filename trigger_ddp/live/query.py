@@ -102,8 +102,6 @@ class LiveQuery:
         holds here: it has moved. That row has changed then and its own notification is on the way, so
         its document gives way.
         """
-        if not self.documents and all(key == (new.id,) for key, new in found.items()):
-            return self._fill(found)
         before: dict[str, Document | None] = {}  # of every id concerned
         came: list[tuple[Key, Document]] = []
         for key in keys:
@@ -128,12 +126,13 @@ class LiveQuery:
         transitions = [Transition(*change) for change in changes if change[1] != change[2]]
         return tuple(sorted(transitions, key=lambda step: (step.new is not None, step.old is None)))
 
-    def _fill(self, found: Mapping[Key, Document]) -> tuple[Transition, ...]:
-        """`replace`, where nothing is held and the ids are the keys: as most documents come."""
-        self.documents.update(found)
-        for key, new in found.items():
-            self.shape.note_held(self, key, new)
-        return tuple([Transition(new.id, None, new) for new in found.values()])
+    def fill(self, found: Mapping[Key, Document]) -> None:
+        """Hold these documents, after a first look."""
+        if self.documents or any(key != (new.id,) for key, new in found.items()):
+            self.replace(found, found)
+        else:
+            self.documents.update(found)
+            self.shape.note_all_held(self, found)
 
     def _drop(self, key: Key, document: Document) -> None:
         del self.documents[key]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from django.db import connections
 from django.db.models import F, prefetch_related_objects
 
-from trigger_ddp.api.documents import Serializer
+from trigger_ddp.api.documents import Serializer, encoded_all
+from trigger_ddp.api.encoders import NULL
 from trigger_ddp.live.compiled import Read
-from trigger_ddp.live.document import Document, Key
-from trigger_ddp.live.evaluation import Answer, Route, Row
+from trigger_ddp.live.document import Document, Key, name_text
+from trigger_ddp.live.evaluation import Found, Route, Row
 
 #: Per position of a row, what Django does to the value that PostgreSQL gave, and the expression it came from.
 Converters = Mapping[int, tuple[Sequence[Callable[[Any, Any, Any], Any]], Any]]
@@ -46,8 +48,13 @@ class Reader(Protocol):
     def width(self) -> int:
         """How many values of a row it reads."""
 
-    def documents(self, rows: list[list[Any]]) -> list[Document]:
-        """The documents, in the order of the rows, whose values are as Django's converters give them."""
+    def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
+        """The documents, in the order of the rows, of which there is at least one.
+
+        Args:
+            columns: the values of all rows, as Django's converters give them, column by column.
+            keys: the rows' keys.
+        """
 
 
 class RowReader:
@@ -59,15 +66,17 @@ class RowReader:
         self.expressions = dict(serializer.values())
         self.width = len(self.expressions) + len(extras)
 
-    def documents(self, rows: list[list[Any]]) -> list[Document]:
-        if not self._extras:
-            return [Document(*self._serializer.document(row)) for row in rows]
+    def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
         width = len(self.expressions)
-        documents = []
-        for row in rows:
-            document_id, fields = self._serializer.document(row[:width])
-            documents.append(Document(document_id, fields | encoded(self._extras, row[width:])))
-        return documents
+        ids, fields = self._serializer.documents(columns[:width])
+        if ids == (texts := [key[0] or "" for key in keys]):
+            ids = texts  # the same text need not be in memory twice
+        for extra, values in zip(self._extras, columns[width:], strict=True):
+            fields[extra.name] = encoded_all(extra.encode, values)
+        # As `object_text` would, but in a few calls for all rows.
+        template = b"{%b}" % b",".join([name_text(name).replace(b"%", b"%%") + b":%b" for name in fields])
+        rows = zip(*fields.values(), strict=True) if fields else [()] * len(ids)
+        return list(map(Document, ids, map(template.__mod__, rows)))
 
 
 class InstanceReader:
@@ -91,10 +100,10 @@ class InstanceReader:
         self.expressions = {f"_field{index}": F(name) for index, name in enumerate(self._attributes)}
         self.width = len(self.expressions) + len(extras)
 
-    def documents(self, rows: list[list[Any]]) -> list[Document]:
+    def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
         width = len(self._attributes)
         instances = []
-        for row in rows:
+        for row in zip(*columns, strict=True):
             instance = self._serializer.model.from_db(self._alias, self._attributes, row[:width])
             for extra, value in zip(self._extras, row[width:], strict=True):
                 setattr(instance, extra.name, value)
@@ -112,21 +121,16 @@ def documents_of_instances(
     for instance in instances:
         document_id, fields = serializer.document_of_instance(instance)
         shown = {name: value for name, value in fields.items() if name not in serializer.hidden}
-        values = [getattr(instance, extra.name) for extra in extras]
-        documents.append(Document(document_id, encoded(extras, values) | shown))
+        for extra in extras:
+            value = getattr(instance, extra.name)
+            shown.setdefault(extra.name, NULL if value is None else extra.encode(value))
+        # An own serialize may give the same fields in another order at another time.
+        documents.append(Document.of(document_id, dict(sorted(shown.items()))))
     return documents
 
 
-def encoded(extras: Sequence[Extra], values: Sequence[Any]) -> dict[str, bytes]:
-    """The fields that the extras add."""
-    return {
-        extra.name: b"null" if value is None else extra.encode(value)
-        for extra, value in zip(extras, values, strict=True)
-    }
-
-
 def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, alias: str) -> Read:
-    """Answers from rows that begin with a route, then a key, then what the reader makes a document of.
+    """Reads rows that begin with a route, then a key, then what the reader makes a document of.
 
     Args:
         routes: number of values of a route.
@@ -138,30 +142,25 @@ def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, al
     start = routes + keys
     end = start + reader.width  # DISTINCT has Django select what ORDER BY names too, behind the rest
 
-    def read(rows: Iterable[Row], wanted: Container[Route]) -> list[Answer]:
-        # A join may find a row more than once; for another route its extra fields may have other values.
-        found: dict[tuple[Key, Route], Row] = {}
-        for row in rows:
-            route = tuple(row[:routes])
-            if route in wanted:
-                name = tuple(row[routes:start]), route
-                known = found.get(name)
-                # An annotation through such a join has several values: always the same one is chosen.
-                if known is None or (known != row and repr(row) < repr(known)):
-                    found[name] = row
-        converted = _converted(found.values(), converters, start, alias)
-        documents = reader.documents([values[start:end] for values in converted])
-        return [Answer(key, route, document) for (key, route), document in zip(found, documents, strict=True)]
+    def read(rows: Sequence[Row], wanted: Container[Route]) -> Found:
+        found, names = rows, _names(rows, routes, start)
+        if len(set(names)) < len(names) or not all(map(wanted.__contains__, {route for route, _ in names})):
+            found = _wanted_once(rows, names, wanted)
+            names = _names(found, routes, start)
+        if not found:
+            return {}
+        columns = _converted(list(zip(*found, strict=True)), converters, start, alias)
+        return _by_route(names, reader.documents(columns[start:end], [key for _, key in names]))
 
     return read
 
 
 def read_whom(routes: int, keys: int) -> Read:
-    """Answers without documents, from rows of a route and a key."""
+    """Reads rows of a route and a key, without documents."""
 
-    def read(rows: Iterable[Row], wanted: Container[Route]) -> list[Answer]:
-        found = dict.fromkeys((tuple(row[routes : routes + keys]), tuple(row[:routes])) for row in rows)
-        return [Answer(key, route, None) for key, route in found if route in wanted]
+    def read(rows: Sequence[Row], wanted: Container[Route]) -> Found:
+        names = dict.fromkeys(_names(rows, routes, routes + keys))
+        return _by_route([name for name in names if name[0] in wanted], itertools.repeat(None))
 
     return read
 
@@ -169,12 +168,12 @@ def read_whom(routes: int, keys: int) -> Read:
 def read_instances(
     queryset: Callable[[], Any], serializer: Serializer, extras: Sequence[Extra], related: Iterable[Any]
 ) -> Read:
-    """Answers from a queryset that Django evaluates, whatever the rows given. A document's id is its key."""
+    """Reads a queryset that Django evaluates, whatever the rows given. A document's id is its key."""
     paths = (*related, *serializer.related_paths)
 
-    def read(_: Iterable[Row], __: Container[Route]) -> list[Answer]:
+    def read(_: Sequence[Row], __: Container[Route]) -> Found:
         documents = documents_of_instances(list(queryset()), serializer, extras, paths)
-        return [Answer((document.id,), (), document) for document in documents]
+        return {(): {(document.id,): document for document in documents}}
 
     return read
 
@@ -185,12 +184,44 @@ def are_plain(converters: Converters) -> bool:
     return all(getattr(function, "__module__", "").startswith("django.") for function in functions)
 
 
-def _converted(rows: Iterable[Row], converters: Converters, start: int, alias: str) -> Iterator[list[Any]]:
+def _names(rows: Sequence[Row], routes: int, start: int) -> list[tuple[Route, Key]]:
+    """What tells the rows apart."""
+    keys = zip(*([row[position] for row in rows] for position in range(routes, start)), strict=True)
+    if not routes:
+        return list(zip(itertools.repeat(()), keys, strict=False))
+    return list(zip([tuple(row[:routes]) for row in rows], keys, strict=True))
+
+
+def _wanted_once(
+    rows: Sequence[Row], names: Iterable[tuple[Route, Key]], wanted: Container[Route]
+) -> list[Row]:
+    """Each row whose route is wanted once: a join may find it more often. (For another route its extra fields
+    may have other values.)"""
+    found: dict[tuple[Route, Key], Row] = {}
+    for name, row in zip(names, rows, strict=True):
+        if name[0] in wanted:
+            known = found.get(name)
+            # An annotation through such a join has several values: always the same one is chosen.
+            if known is None or (known != row and repr(row) < repr(known)):
+                found[name] = row
+    return list(found.values())
+
+
+def _by_route(names: Iterable[tuple[Route, Key]], documents: Iterable[Document | None]) -> Found:
+    found: dict[Route, dict[Key, Document | None]] = {}
+    for (route, key), document in zip(names, documents, strict=False):
+        if route not in found:
+            found[route] = {}
+        found[route][key] = document
+    return found
+
+
+def _converted(
+    columns: list[Sequence[Any]], converters: Converters, start: int, alias: str
+) -> list[Sequence[Any]]:
     connection = connections[alias]
-    applied = [(position, *converter) for position, converter in converters.items() if position >= start]
-    for row in rows:
-        values = list(row)
-        for position, functions, expression in applied:
+    for position, (functions, expression) in converters.items():
+        if position >= start:
             for function in functions:
-                values[position] = function(values[position], expression, connection)
-        yield values
+                columns[position] = [function(value, expression, connection) for value in columns[position]]
+    return columns

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, cast
 
 from trigger_ddp.live.document import Document, Key
 from trigger_ddp.live.evaluation import MOST_KEYS, Answers, Evaluation, Route
@@ -102,6 +102,15 @@ class Shape:
                     held[query] = None
                 elif held is not query:
                     holders[name] = {held: None, query: None}
+
+    def note_all_held(self, query: LiveQuery, documents: Mapping[Key, Document]) -> None:
+        """A live query that held nothing holds documents now, whose ids are their keys."""
+        if self.compiled.lifted:
+            if self._holders.keys().isdisjoint(documents):
+                self._holders.update(dict.fromkeys(documents, query))
+            else:
+                for key, document in documents.items():
+                    self.note_held(query, key, document)
 
     def note_dropped(self, query: LiveQuery, key: Key, document: Document) -> None:
         """A live query does not hold a document any more."""
@@ -287,11 +296,12 @@ class Shape:
                 if key in query.documents:
                     by_query.setdefault(query, {})[key] = None
         # Of a document found by several constants of a list, the first one's stands; as in `_loaded`.
-        for key, route, document in sorted(answers.found, key=lambda answer: answer.route):
+        for route in sorted(answers.found):
             for query in self.by_route.get(route, ()):
                 documents = by_query.setdefault(query, {})
-                if documents.get(key) is None:
-                    documents[key] = document
+                for key, document in answers.found[route].items():
+                    if documents.get(key) is None:
+                        documents[key] = document
         if not self.compiled.by_keys:
             for query in by_query:
                 self.load(query, evaluation.since)
@@ -305,24 +315,20 @@ class Shape:
                         yield Delta(query, transitions)
 
     def _loaded(self, queries: Iterable[LiveQuery], answers: Answers) -> Iterator[Delta]:
-        by_route: dict[Route, dict[Key, Document]] = {}
-        for key, route, document in answers.found:
-            assert document is not None
-            by_route.setdefault(route, {})[key] = document
         for query in queries:
             query.answered = self._asked[query]
             query.alone = False
             if not self._has(query):
                 continue
             found: dict[Key, Document] = {}
-            for route in query.routes:
-                for key, document in by_route.get(route, {}).items():
-                    found.setdefault(key, document)
-            gone = query.documents.keys() - found.keys()
-            transitions = query.replace(found, [*gone, *found])
+            for route in reversed(query.routes):  # of a document found by several, the first one's stands
+                found |= cast("Mapping[Key, Document]", answers.found.get(route, {}))
             if query.state is State.LOADING:
+                query.fill(found)
                 query.settle(State.LIVE)  # nobody was told anything yet: whoever waited reads `documents`
-            elif transitions:
+                continue
+            gone = query.documents.keys() - found.keys()
+            if transitions := query.replace(found, [*gone, *found]):
                 yield Delta(query, transitions)
 
     def _end(self) -> Evaluation:

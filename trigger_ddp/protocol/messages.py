@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from trigger_ddp.live.document import Difference, Fields
+from trigger_ddp.live.document import Difference, Document, name_text, object_text
 from trigger_ddp.protocol.ids import wire_id
 
 PING = b'{"msg":"ping"}'
 
 _json = msgspec.json.Encoder().encode
-_name = lru_cache(maxsize=4096)(_json)  # field and collection names: few, and in every message
+_NOTHING = b"{}"
 
 
-def _object(fields: Fields) -> bytes:
-    return b"{" + b",".join([_name(name) + b":" + value for name, value in fields.items()]) + b"}"
+@lru_cache(maxsize=4096)  # collections are few, and in every message
+def _head(msg: bytes, collection: str) -> bytes:
+    return b'{"msg":"%b","collection":%b,"id":' % (msg, name_text(collection))
 
 
-def _data(
-    msg: bytes, collection: str, document_id: str, fields: Fields, cleared: Sequence[str] = ()
-) -> bytes:
-    parts = [
-        b'{"msg":"', msg, b'","collection":', _name(collection), b',"id":', _json(wire_id(document_id)),
-    ]  # fmt: skip
-    if fields:
-        parts += (b',"fields":', _object(fields))
-    if cleared:
-        parts += (b',"cleared":', _json(list(cleared)))
+def added(collection: str, document_id: str, body: bytes) -> bytes:
+    """Args: body: the fields, as the text of an object."""
+    head, id_text = _head(b"added", collection), _json(wire_id(document_id))
+    return b'%b%b,"fields":%b}' % (head, id_text, body) if body != _NOTHING else b"%b%b}" % (head, id_text)
+
+
+def all_added(collection: str, documents: Iterable[Document]) -> list[bytes]:
+    """`added` of each document; thousands come at once, so with as little as can be for each."""
+    template = _head(b"added", collection).replace(b"%", b"%%") + b'%b,"fields":%b}'
+    return [
+        template % (_json(wire_id(one.id)), one.body)
+        if one.body != _NOTHING
+        else added(collection, one.id, _NOTHING)
+        for one in documents
+    ]
+
+
+def changed(collection: str, document_id: str, difference: Difference) -> bytes:
+    parts = [_head(b"changed", collection), _json(wire_id(document_id))]
+    if difference.fields:
+        parts += (b',"fields":', object_text(difference.fields))
+    if difference.cleared:
+        parts += (b',"cleared":', _json(difference.cleared))
     parts.append(b"}")
     return b"".join(parts)
 
 
-def added(collection: str, document_id: str, fields: Fields) -> bytes:
-    return _data(b"added", collection, document_id, fields)
-
-
-def changed(collection: str, document_id: str, difference: Difference) -> bytes:
-    return _data(b"changed", collection, document_id, difference.fields, difference.cleared)
-
-
 def removed(collection: str, document_id: str) -> bytes:
-    return _data(b"removed", collection, document_id, {})
+    return b"%b%b}" % (_head(b"removed", collection), _json(wire_id(document_id)))
 
 
 def connected(session: str) -> bytes:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 
 from trigger_ddp.live.document import Document, Transition
 from trigger_ddp.protocol import messages
-from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.frames import Wire, joined_frames
 from trigger_ddp.protocol.published import Layer
 
-#: A piece ends when it has so many documents, or so many bytes of values: it is told in one go.
+#: A piece ends when it has so many documents, or so many bytes of fields: it is told in one go.
 MOST_DOCUMENTS, MOST_BYTES = 500, 64 * 1024
 
 
@@ -36,15 +36,15 @@ class Piece:
         """What adds them, each a frame of its own."""
         joined = self._frames.get(wire)
         if joined is None:
-            joined = self._frames[wire] = b"".join([frame(wire, message) for message in self._messages()])
+            told = messages.all_added(self._layer.collection, self._documents())
+            joined = self._frames[wire] = joined_frames(wire, told)
         return joined
 
-    def _messages(self) -> Iterator[bytes]:
-        collection = self._layer.collection
+    def _documents(self) -> Iterator[Document]:
         for document_id in self.ids:
             document = self._layer.find(document_id)
             assert document is not None, document_id
-            yield messages.added(collection, document_id, document.fields)
+            yield document
 
     def changed(self) -> None:
         """One of them has, or has gone."""
@@ -120,7 +120,7 @@ def _partitioned(documents: Iterable[Document]) -> Iterator[list[str]]:
     size = 0
     for document in documents:
         ids.append(document.id)
-        size += sum(map(len, document.fields.values()))
+        size += len(document.body)
         if len(ids) == MOST_DOCUMENTS or size >= MOST_BYTES:
             yield ids
             ids, size = [], 0

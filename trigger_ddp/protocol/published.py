@@ -92,8 +92,8 @@ class Published:
         return document
 
     def _replace(self, document_id: str, old: Document | None, fields: Fields) -> Transition | None:
-        new = Document(document_id, fields)
-        if old == new:
+        if old is not None and old.fields == fields:
             return None
+        new = Document.of(document_id, fields)
         self.documents[(document_id,)] = new
         return Transition(document_id, old, new)

@@ -16,9 +16,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trigger_ddp.live.document import Document, Fields, Transition, difference
+from trigger_ddp.live.document import Document, Fields, Transition, difference, difference_of, object_text
 from trigger_ddp.protocol import messages
-from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.frames import Wire, frame, joined_frames
 from trigger_ddp.protocol.pieces import Pieces, Rest
 from trigger_ddp.protocol.published import Group, Layer, Published
 
@@ -62,8 +62,8 @@ def _message(collection: str, step: Transition) -> bytes:
     if step.new is None:
         return messages.removed(collection, step.id)
     if step.old is None:
-        return messages.added(collection, step.id, step.new.fields)
-    return messages.changed(collection, step.id, difference(step.old.fields, step.new.fields))
+        return messages.added(collection, step.id, step.new.body)
+    return messages.changed(collection, step.id, difference_of(step.old, step.new))
 
 
 class CollectionView:
@@ -138,20 +138,34 @@ class CollectionView:
         untold = self._untold.get(layer)
         if untold is None:
             return False
-        session, alone = self._session, len(self._layers) == 1
-        enough = session.outgoing_size + MOST_TOLD_BYTES
-        for document_id in [*itertools.islice(untold, most)]:
-            if session.outgoing_size >= enough:
-                break
-            del untold[document_id]
-            document = layer.find(document_id)
-            if not alone:
-                self._step(layer, Transition(document_id, None, document))
-            elif document is not None:
-                session.send(messages.added(self._collection, document_id, document.fields))
+        if len(self._layers) == 1:
+            self._tell_added(layer, untold, most)
+        else:
+            enough = self._session.outgoing_size + MOST_TOLD_BYTES
+            for document_id in [*itertools.islice(untold, most)]:
+                if self._session.outgoing_size >= enough:
+                    break
+                del untold[document_id]
+                self._step(layer, Transition(document_id, None, layer.find(document_id)))
         if not untold:
             del self._untold[layer]
         return bool(untold)
+
+    def _tell_added(self, layer: Layer, untold: dict[str, None], most: int) -> None:
+        """Tell of the next documents as they are: no other layer has a say."""
+        documents: list[Document] = []
+        size = 0
+        for document_id in [*itertools.islice(untold, most)]:
+            if size >= MOST_TOLD_BYTES:
+                break
+            del untold[document_id]
+            document = layer.find(document_id)
+            if document is not None:
+                documents.append(document)
+                size += len(document.body)
+        if documents:
+            told = messages.all_added(self._collection, documents)
+            self._session.push(joined_frames(self._session.wire, told), len(documents))
 
     def _tell_piece(self, rest: Rest) -> bool:
         if rest:
@@ -310,7 +324,7 @@ class CollectionView:
             if before is not None:
                 send(messages.removed(collection, document_id))
         elif before is None:
-            send(messages.added(collection, document_id, after))
+            send(messages.added(collection, document_id, object_text(after)))
         elif differs := difference(before, after):
             send(messages.changed(collection, document_id, differs))
 
