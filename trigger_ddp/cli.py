@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -119,6 +120,14 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         options: those of `add_serve_arguments`.
         set_up: loads the project; what serves by several processes calls it in each of them only.
     """
+    gc.disable()  # nothing that loading a project makes is garbage; `run.serve` has it collected again
+    try:
+        return _serve(options, set_up)
+    finally:
+        gc.enable()
+
+
+def _serve(options: argparse.Namespace, set_up: Callable[[], None]) -> int:
     from trigger_ddp.server import debug_port, logs, reload, supervisor
     from trigger_ddp.server.worker import Worker
 
@@ -134,6 +143,7 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
         if options.reload and options.workers > 1:
             raise ConfigurationError("--reload is for development, with one process: leave out --workers")
         if options.reload and not reload.is_child():
+            gc.enable()
             return reload.restart_on_changes(EXIT_USAGE)
         console = debug_port.parse(options.debug_port) if options.debug_port is not None else None
         if console is not None and console.port + options.workers - 1 > 65535:
@@ -141,6 +151,7 @@ def serve(options: argparse.Namespace, *, set_up: Callable[[], None] = lambda: N
                 f"--debug-port {options.debug_port} leaves too few ports for {options.workers} workers"
             )
         if worker is None and options.workers > 1:
+            gc.enable()
             tls = options.certfile is not None
             return supervisor.supervise(
                 supervisor.Options(options.workers, binds, admin_binds, console, tls=tls)

@@ -22,6 +22,8 @@ PAYLOAD_BYTES = 7999
 
 _OPERATIONS: dict[Event, str] = {"insert": "I", "update": "U", "delete": "D"}
 _VERSION_DIGITS = 8
+#: How payloads begin until the version is known; names are quoted otherwise, so nothing else looks like it.
+_NO_VERSION = f'["{"?" * _VERSION_DIGITS}"'
 
 #: A table's function bodies, as PostgreSQL stores them.
 Bodies = Mapping[tuple[Level, Event], str]
@@ -52,18 +54,14 @@ def fingerprinted(
         Some hexadecimal digits that differ whenever any of the bodies does; the bodies.
     """
 
-    def bodies(version: str) -> Bodies:
-        return {
-            (level, event): _Body(channel, version, event, primary_key, foreign_keys, bulk_threshold).at(
-                level
-            )
-            for level in LEVELS
-            for event in EVENTS
-        }
-
-    everything = repr(sorted(bodies("").items())).encode("utf-8", "surrogatepass")
+    bodies = {
+        (level, event): _Body(channel, event, primary_key, foreign_keys, bulk_threshold).at(level)
+        for level in LEVELS
+        for event in EVENTS
+    }
+    everything = repr(sorted(bodies.items())).encode("utf-8", "surrogatepass")
     version = hashlib.sha256(everything).hexdigest()[:_VERSION_DIGITS]
-    return version, bodies(version)
+    return version, {which: body.replace(_NO_VERSION, f'["{version}"') for which, body in bodies.items()}
 
 
 class _Body:
@@ -72,18 +70,15 @@ class _Body:
     def __init__(
         self,
         channel: str,
-        version: str,
         event: Event,
         primary_key: Sequence[Column],
         foreign_keys: Sequence[Column],
         bulk_threshold: int,
     ) -> None:
         self.channel = channel
-        self.version = version
         self.event = event
         self.primary_key = primary_key
         self.foreign_keys = foreign_keys
-        self.columns = [*primary_key, *foreign_keys]
         self.bulk_threshold = bulk_threshold
 
     def at(self, level: Level) -> str:
@@ -158,29 +153,22 @@ class _Body:
 
     def missing(self) -> sql.Composable:
         """NULLs under the columns' names."""
-        return sql.SQL(", ").join([column.missing() for column in self.columns])
+        return _missing(*self.primary_key, *self.foreign_keys)
 
     def keys(self) -> sql.Composable:
         """What a notification tells of a row, as JSON text; NULL where its key is not known."""
-        values = [column.as_json(None) for column in self.primary_key] + [
-            sql.SQL("COALESCE({}, 'null')").format(column.as_json(None)) for column in self.foreign_keys
-        ]
-        inner = sql.SQL(" OPERATOR(pg_catalog.||) ',' OPERATOR(pg_catalog.||) ").join(values)
-        # compared byte by byte, whatever collations the columns have
-        return sql.SQL(
-            "('[' OPERATOR(pg_catalog.||) {} OPERATOR(pg_catalog.||) ']') COLLATE pg_catalog.\"C\""
-        ).format(inner)
+        return _keys(tuple(self.primary_key), tuple(self.foreign_keys))
 
     def room(self) -> sql.Composable:
         """The bytes that rows can take up in a payload, with the commas between them."""
         return sql.Literal(PAYLOAD_BYTES - len(self.head()) - len("],[") - len("]]"))
 
     def head(self) -> str:
-        return f'["{self.version or "0" * _VERSION_DIGITS}","{_OPERATIONS[self.event]}",['
+        return f'{_NO_VERSION},"{_OPERATIONS[self.event]}",['
 
     def payload(self, op: str) -> sql.Composable:
         """The payload of a notification without rows."""
-        return sql.Literal(f'["{self.version}","{op}"]')
+        return sql.Literal(f'{_NO_VERSION},"{op}"]')
 
     def full_payload(self) -> sql.Composable:
         """An expression for the payload of the rows gathered so far."""
@@ -190,3 +178,29 @@ class _Body:
         return sql.SQL(
             "pg_catalog.concat({}, {}, '],[', pg_catalog.array_to_string(replaced, ','), ']]')"
         ).format(sql.Literal(self.head()), written)
+
+
+# What all bodies of a table have in common, put together once: a project may have hundreds of tables.
+
+
+@cache
+def _missing(*columns: Column) -> sql.SQL:
+    return _text(sql.SQL(", ").join([column.missing() for column in columns]))
+
+
+@cache
+def _keys(primary_key: tuple[Column, ...], foreign_keys: tuple[Column, ...]) -> sql.SQL:
+    values = [column.as_json(None) for column in primary_key] + [
+        sql.SQL("COALESCE({}, 'null')").format(column.as_json(None)) for column in foreign_keys
+    ]
+    inner = sql.SQL(" OPERATOR(pg_catalog.||) ',' OPERATOR(pg_catalog.||) ").join(values)
+    # compared byte by byte, whatever collations the columns have
+    return _text(
+        sql.SQL(
+            "('[' OPERATOR(pg_catalog.||) {} OPERATOR(pg_catalog.||) ']') COLLATE pg_catalog.\"C\""
+        ).format(inner)
+    )
+
+
+def _text(composed: sql.Composable) -> sql.SQL:
+    return sql.SQL(composed.as_string(None))

@@ -46,13 +46,17 @@ class Script:
             KeyError: a placeholder of the script was not given.
             TypeError: a value is not Composable, or no placeholder asks for it.
         """
-        asked = set(re.findall(r"(?<!\{)\{(\w+)\}(?!\})", self.text))
-        if unasked := values.keys() - asked:
+        if unasked := values.keys() - _placeholders(self.text):
             raise TypeError(f"sql/{self.name}.sql has no placeholder for {', '.join(sorted(unasked))}")
         for name, value in values.items():
             if not isinstance(value, sql.Composable):
                 raise TypeError(f"{name} must be a psycopg.sql.Composable, not {type(value).__name__}")
         return sql.SQL(self.text).format(**values)
+
+
+@cache
+def _placeholders(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"(?<!\{)\{(\w+)\}(?!\})", text))
 
 
 def _directory(packaged: str, checkout: str) -> Traversable:

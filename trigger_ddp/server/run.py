@@ -106,6 +106,7 @@ def serve(options: Options) -> None:
     # what clients are told each time that a thousand small things were made.
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    gc.enable()
     main_task.run(_main, options, conninfo, settings(), certificates, application)
 
 
