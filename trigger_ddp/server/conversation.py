@@ -151,9 +151,11 @@ class Conversation:
         self.session = session
         self._service = service
         self._connection: Connection | None = connection
-        self._until = math.inf  # when to give up a client that is away
         self._over = False
-        self._changed = trio.Event()  # the connection or the end
+        self._scope = (
+            trio.CancelScope()
+        )  # all its tasks; the deadline is when to give up a client that is away
+        self._back: trio.Event | None = None  # while it is away
         self._reading_paused = False
         self._share = Share(service.settings.max_session_share)
         self._client = Client(session, connection, self.close)
@@ -161,7 +163,7 @@ class Conversation:
         self._hooks: Hooks
         self._identity: Identity
         self._work = trio.Event()
-        self._room = trio.Event()
+        self._room: trio.Event | None = None  # while reading waits for it
         self._running = 0  # methods
         self._finished: list[str] = []  # ids of methods whose `updated` is still to be sent
         self._telling_updated = False
@@ -173,24 +175,22 @@ class Conversation:
         """Do what the client asks for until the session ends."""
         session = self.session
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                self._publications = Publications(
-                    self._service, session, self._client, nursery, self._wait_for_room, self._share.charge
-                )
-                self._hooks = Hooks(nursery, self._publications.context)
-                session.on_message = lambda message: self._hooks.call(API.message_hook, message, self._client)
-                self._identity = Identity(
-                    self._service, self._publications, nursery, lambda: self._work.set(), self.close
-                )
-                nursery.start_soon(self._do_requests)
-                while not self._over:
-                    with trio.move_on_at(self._until) as patience:
-                        await self._changed.wait()
-                    if patience.cancelled_caught and self._connection is None:
-                        self.end("its client did not come back")
-                    self._changed = trio.Event()
-                nursery.cancel_scope.cancel()
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    self._publications = Publications(
+                        self._service, session, self._client, nursery, self._wait_for_room, self._share.charge
+                    )
+                    self._hooks = Hooks(nursery, self._publications.context)
+                    session.on_message = lambda message: self._hooks.call(
+                        API.message_hook, message, self._client
+                    )
+                    self._identity = Identity(
+                        self._service, self._publications, nursery, lambda: self._work.set(), self.close
+                    )
+                    await self._do_requests()
+            if not self._over:
+                self.end("its client did not come back")
         except* Exception:
             logger.exception("session %s failed", session.id)
             if self._connection is not None:
@@ -201,7 +201,6 @@ class Conversation:
             del self._service.conversations[session.id]
             self._service.close_session(session)
             self._client.ended()
-            self._changed.set()
 
     def end(self, why: str, ending: Ending = Ending.SERVER) -> None:
         """End the session without waiting; a connection that it has is cut.
@@ -212,10 +211,13 @@ class Conversation:
         """
         if not self._over:
             logger.debug("session %s ends: %s", self.session.id, why)
-            self._over = True
-            self._changed.set()
+            self._stop()
             if self._connection is not None:
                 self._connection.abort(why, ending)
+
+    def _stop(self) -> None:
+        self._over = True
+        self._scope.cancel()
 
     def close(self) -> None:
         """Close the session and its connection, soon; what was sent to the client before still goes out."""
@@ -232,7 +234,7 @@ class Conversation:
     def can_resume(self, new: Session) -> bool:
         """Whether the client that connects with a new session can go on with this one."""
         assert new.connecting is not None
-        return not self._over and self.session.can_resume(new.wire, new.connecting)
+        return not self._scope.cancel_called and self.session.can_resume(new.wire, new.connecting)
 
     def resume(self, connection: Connection, preceding: bytes) -> None:
         """Go on over another connection; `can_resume` has said that that is possible.
@@ -245,25 +247,27 @@ class Conversation:
         self._service.metrics.sessions_resumed += 1
         connection.push(preceding)
         self._connection = self._client.connection = connection
-        self._until = math.inf
+        self._scope.deadline = math.inf
         self._service.carry(self.session, connection)
         self.session.resume()
         self._service.flush(self.session)
-        self._changed.set()
+        if self._back is not None:
+            self._back.set()
 
     def _suspend(self) -> None:
         """The connection is lost: the client may come back for a while."""
         settings = self._service.settings
         self._connection = None
         self._service.carry(self.session, None)
-        self._until = trio.current_time() + settings.disconnect_grace_period
+        self._scope.deadline = trio.current_time() + settings.disconnect_grace_period
+        self._back = trio.Event()
         self.session.keep(settings.resume_bytes, lambda: self.end("too much was kept for its client"))
-        self._changed.set()
 
     async def _wait_for_room(self, most: int) -> None:
         """Wait until the client has taken in all but ``most`` bytes of what was sent."""
         while self._connection is None:
-            await self._changed.wait()
+            assert self._back is not None
+            await self._back.wait()
         await self._connection.wait_at_most(most)
 
     # -- in -------------------------------------------------------------------------------------
@@ -279,8 +283,7 @@ class Conversation:
         try:
             await self._read(connection, heartbeat)
         except BaseException:
-            self._over = True
-            self._changed.set()
+            self._stop()
             raise
         finally:
             self._service.heartbeats.remove(heartbeat)
@@ -288,8 +291,7 @@ class Conversation:
             self._service.flush(session)
             await _close(connection, session.closing)
         if session.closing or connection.closed_here or self._over or not settings.disconnect_grace_period:
-            self._over = True
-            self._changed.set()
+            self._stop()
         else:
             self._suspend()
 
@@ -316,13 +318,14 @@ class Conversation:
     async def _wait_for_turn(self, connection: Connection) -> None:
         """Wait until a message that was read is dealt with, or the connection has ended."""
         self._room = trio.Event()
+        room = self._room.wait
         async with trio.open_nursery() as nursery:
 
             async def until(wait: Callable[[], Awaitable[None]]) -> None:
                 await wait()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(until, self._room.wait)
+            nursery.start_soon(until, room)
             nursery.start_soon(until, connection.wait_closed)
 
     def _beat(self, connection: Connection, heartbeat: Heartbeat, beat: Beat) -> None:
@@ -347,7 +350,8 @@ class Conversation:
                 continue
             with self._share.spending():
                 request = self.session.next_request()
-            self._room.set()
+            if self._room is not None:
+                self._room.set()
             if request is None:
                 self._work = trio.Event()
                 await self._work.wait()

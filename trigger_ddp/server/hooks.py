@@ -31,7 +31,7 @@ class Hooks:
         self._nursery = nursery
         self._context = context
         self._running = 0
-        self._room = trio.Event()
+        self._room: trio.Event | None = None  # while somebody waits for it
 
     def call(self, hook: Hook, *arguments: Any) -> None:
         """Call a hook's callbacks; async ones go on by themselves. What they raise is logged."""
@@ -51,6 +51,7 @@ class Hooks:
     async def wait_for_room(self) -> None:
         """Wait until not too many async callbacks run."""
         while self._running >= MOST_RUNNING:
+            self._room = self._room or trio.Event()
             await self._room.wait()
 
     async def _finish(
@@ -72,8 +73,9 @@ class Hooks:
             _log_failure(hook, callback)
         finally:
             self._running -= 1
-            self._room.set()
-            self._room = trio.Event()
+            if self._room is not None:
+                self._room.set()
+                self._room = None
 
 
 def _log_failure(hook: Hook, callback: Callable[..., Any]) -> None:

@@ -101,12 +101,26 @@ async def serve_stream(
         Nothing but `trio.Cancelled`: what goes wrong is logged.
     """
     conversation = _Conversation(stream, app, peer or sockets.peer_of(stream))
+    client = conversation.client
     try:
-        await conversation.run()
+        upgrade = await conversation.run()
+        del conversation  # and its parser: the WebSocket may last for days
+        if upgrade is not None:
+            with _held(app, upgrade.request.client_address):
+                await websocket.serve(
+                    stream,
+                    upgrade.request,
+                    key=upgrade.key,
+                    early=upgrade.early,
+                    wire=upgrade.wire,
+                    on_connection=upgrade.on_connection,
+                    limits=app.limits,
+                    metrics=app.metrics,
+                )
     except* (trio.BrokenResourceError, trio.ClosedResourceError) as errors:
-        logger.debug("%s went away: %r", conversation.client, errors.exceptions)
+        logger.debug("%s went away: %r", client, errors.exceptions)
     except* Exception:
-        logger.exception("serving %s failed", conversation.client)
+        logger.exception("serving %s failed", client)
     finally:
         await sockets.close_at_once(stream)
 
@@ -143,6 +157,13 @@ async def serve_admitted(
                 pass  # gone already, which is as good
 
 
+def _held(app: Application, address: str) -> AbstractContextManager[None]:
+    """A ``with`` block of a WebSocket, which counts where the connection did not yet."""
+    if app.forwarded_count and app.admission is not None:
+        return app.admission.of_address(address)
+    return nullcontext()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Upgrade:
     """A WebSocket handshake found to be in order."""
@@ -167,7 +188,8 @@ class _Conversation:
         self.client = Request("", "", client_address=self._address, client_port=self._port).client
         self._http = HTTPStream(stream, self.client)
 
-    async def run(self) -> None:
+    async def run(self) -> _Upgrade | None:
+        """Answer until the connection has ended, or is to become a WebSocket."""
         patience = HEAD_SECONDS
         while True:
             log = access.Entry(self.client)
@@ -178,21 +200,10 @@ class _Conversation:
                     self._count_response(log.upgraded)
                     log.write(self._http.status, self._http.body_bytes)
             if upgrade is not None:
-                with self._held(upgrade.request.client_address):
-                    await websocket.serve(
-                        self._stream,
-                        upgrade.request,
-                        key=upgrade.key,
-                        early=upgrade.early,
-                        wire=upgrade.wire,
-                        on_connection=upgrade.on_connection,
-                        limits=self._app.limits,
-                        metrics=self._app.metrics,
-                    )
-                return
+                return upgrade
             if not self._http.next_cycle():
                 await sockets.close_gently(self._stream)
-                return
+                return None
             patience = KEEP_ALIVE_SECONDS
 
     async def _one(self, patience: float, log: access.Entry) -> _Upgrade | None:
@@ -333,12 +344,6 @@ class _Conversation:
             if refusal is not None:
                 return refusal
         return _Upgrade(request, wire, on_connection, key.encode(), self._http.unread)
-
-    def _held(self, address: str) -> AbstractContextManager[None]:
-        """A ``with`` block of a WebSocket, which counts where the connection did not yet."""
-        if self._app.forwarded_count and self._app.admission is not None:
-            return self._app.admission.of_address(address)
-        return nullcontext()
 
     # Sending
 

@@ -53,7 +53,7 @@ class Identity:
         self._memberships_changed = False
         self._switching = trio.Lock()
         self._refreshing = False
-        self._refreshed = trio.Event()
+        self._refreshed: trio.Event | None = None  # while somebody waits for it
         #: Whether the user may have changed since the publications ran, so that `refresh` is to be called.
         self.stale = False
         self.ended = False
@@ -86,6 +86,7 @@ class Identity:
     async def wait_current(self) -> None:
         """Wait until `refresh` has dealt with what it is to deal with."""
         while not self.current:
+            self._refreshed = self._refreshed or trio.Event()
             await self._refreshed.wait()
 
     def lease(self, row: Any) -> Lease | None:
@@ -158,8 +159,9 @@ class Identity:
                     await self._switch(user, None if user is None else self._watch, self._in_workers)
             finally:
                 self._refreshing = False
-                self._refreshed.set()
-                self._refreshed = trio.Event()
+                if self._refreshed is not None:
+                    self._refreshed.set()
+                    self._refreshed = None
 
     async def _switch(self, user: Any, watch: Watch | None, run: Run) -> None:
         if watch is not self._watch:

@@ -105,14 +105,16 @@ class Outbox(trio.abc.Stream):
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._fresh: list[bytes] = []  # appended since the last flush
-        self._stuck: deque[tuple[float, memoryview]] = deque()  # flushed and refused, with the time of it
+        # Flushed and refused, with the time of it. None where there is nothing, as nearly always: idle
+        # clients are many, and should be small.
+        self._stuck: deque[tuple[float, memoryview]] | None = None
         self._draining = False
         self._closing = False  # nothing is appended any more, nor after the end
         self.sealed = False  # `push` and `send` are ignored
         self._write = _write_of(stream)
         self._direct = self._write is not None  # and nothing is in the way of `send`
         self._receiving = False
-        self._progress = trio.lowlevel.ParkingLot()
+        self._progress: trio.lowlevel.ParkingLot | None = None  # once somebody waits for it
 
     def statistics(self) -> OutboxStatistics:
         """How this client keeps up right now."""
@@ -179,6 +181,8 @@ class Outbox(trio.abc.Stream):
             self.bytes_sent += sent
             self.bytes_waiting -= sent
         if sent < len(data):
+            if self._stuck is None:
+                self._stuck = deque()
             self._stuck.append((trio.current_time(), memoryview(data)[sent:]))
             if not self._draining:
                 self._draining = True
@@ -222,9 +226,12 @@ class Outbox(trio.abc.Stream):
             raise
         finally:
             self._draining = False
+            if not self._stuck:
+                self._stuck = None
 
     async def _write_stuck(self) -> int:
         """Write the oldest of what waits; returns the number of bytes taken."""
+        assert self._stuck
         if self._socket is None:
             data = self._stuck[0][1][:_SLICE]
             await self._stream.send_all(data)
@@ -241,14 +248,24 @@ class Outbox(trio.abc.Stream):
             return
         self.bytes_sent += count
         self.bytes_waiting -= count
-        while count:
+        while count and self._stuck:
             since, data = self._stuck[0]
             if count < len(data):
                 self._stuck[0] = since, data[count:]
                 break
             count -= len(data)
             self._stuck.popleft()
-        self._progress.unpark_all()
+        self._note_progress()
+
+    async def _wait_for_progress(self) -> None:
+        if self._progress is None:
+            self._progress = trio.lowlevel.ParkingLot()
+        await self._progress.park()
+
+    def _note_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.unpark_all()
+            self._progress = None
 
     def _lost(self, error: Exception) -> None:
         self.abort(f"the connection was lost: {error}", Ending.LOST)
@@ -259,9 +276,9 @@ class Outbox(trio.abc.Stream):
         self.seal()
         self.ended.set()
         self._fresh = []
-        self._stuck.clear()
+        self._stuck = None
         self.bytes_waiting = 0
-        self._progress.unpark_all()
+        self._note_progress()
 
     # trio.abc.Stream
 
@@ -277,7 +294,7 @@ class Outbox(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         while self.bytes_sent < target:
             self._check_open()
-            await self._progress.park()
+            await self._wait_for_progress()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until nothing is waiting to be sent."""
@@ -290,7 +307,7 @@ class Outbox(trio.abc.Stream):
         self.flush()
         await trio.lowlevel.checkpoint()
         while self.bytes_waiting > count:
-            await self._progress.park()
+            await self._wait_for_progress()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next bytes from the client, those of `replay` first; empty at the end."""

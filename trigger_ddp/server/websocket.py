@@ -2,8 +2,11 @@
 
 trio-websocket speaks the protocol; it is imported here and nowhere else. What it leaves to others:
 
+- it has wsproto and h11 read the request once more, is undone by headers that are none of its business (a
+  Host that is no domain name), loses bytes that arrive before the handshake is answered, and keeps all that
+  was needed for it as long as the connection lasts: the handshake is answered here, and `_Upgraded` begins
+  behind it;
 - it never sends the close frame that a protocol error (1002, 1007) calls for: `_Channel.aclose` does;
-- it loses bytes that arrive before the handshake is answered: `_Channel.receive_some` holds them back;
 - its reader task raises where a client pings, or goes on sending too much, after our close frame:
   `_Reader` keeps that from the session's tasks;
 - it collects the fragments of a message without counting the empty ones: `_Channel` counts what
@@ -13,11 +16,13 @@ trio-websocket speaks the protocol; it is imported here and nowhere else. What i
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterator
 
 import trio
 import trio_websocket
+import wsproto
+from wsproto.connection import Connection as Frames
+from wsproto.utilities import generate_accept_token
 
 from trigger_ddp.protocol import frames
 from trigger_ddp.protocol.ending import Ending, of_final_code, of_our_code
@@ -38,6 +43,11 @@ _NO_CODE = 1005
 #: meanwhile: a client of empty frames must not be given more than a few hundred at a time.
 _READ_SIZE = 4096
 _CLOSE_OPCODE = 0x88
+#: RFC 6455, section 4.2.2.
+_ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n"
+)
 #: Bytes that may arrive on top of twice the largest message without completing one: control frames.
 _UNFINISHED_ALLOWANCE = 256 * 1024
 
@@ -76,7 +86,7 @@ class WebSocketConnection:
         self._reader = reader
         self._websocket = websocket
         self._limits = limits
-        self._pending: deque[str] = deque()
+        self._pending: Iterator[str] = iter(())  # what else SockJS's last frame had
         self._closing: str | None = None  # why we are closing, once we are
         self._ending = Ending.SERVER  # the same in one word
         #: Whether it is closed in good order, by us; then the client is not to come back to its session.
@@ -146,9 +156,9 @@ class WebSocketConnection:
         while True:
             if self._closing is not None:
                 raise ConnectionClosed(self.close_reason)
-            if self._pending:
+            if (text := next(self._pending, None)) is not None:
                 await trio.lowlevel.checkpoint()  # or a frame of many messages would keep others waiting
-                return self._pending.popleft()
+                return text
             try:
                 message = await self._websocket.get_message()
             except trio_websocket.ConnectionClosed:
@@ -162,7 +172,7 @@ class WebSocketConnection:
                 return message
             else:
                 try:
-                    self._pending.extend(sockjs.unframe(message))
+                    self._pending = iter(sockjs.unframe(message))
                 except sockjs.BrokenFraming:
                     await self.close(3000, "Broken framing.")
 
@@ -257,25 +267,27 @@ class WebSocketConnection:
             self.flush()
 
 
+class _Upgraded(wsproto.WSConnection):
+    """wsproto's connection as it is once a server has accepted the handshake."""
+
+    def __init__(self) -> None:
+        self.client = False
+        self.connection = self._frames = Frames(wsproto.ConnectionType.SERVER)
+
+    def events(self) -> Generator[wsproto.events.Event, None, None]:
+        return self._frames.events()
+
+
 class _Channel(Outbox):
     """The outbox as the stream under trio-websocket; see the module's text for what it adds."""
 
-    __slots__ = (
-        "_accepted", "_answered", "_early", "_max_unfinished", "close_sent", "unfinished", "violation",
-        "websocket",
-    )  # fmt: skip
+    __slots__ = ("_max_unfinished", "close_sent", "unfinished", "violation", "websocket")
 
     def __init__(
-        self,
-        stream: trio.abc.Stream,
-        nursery: trio.Nursery,
-        limits: Limits,
-        *,
-        head: bytes,
-        early: bytes,
+        self, stream: trio.abc.Stream, nursery: trio.Nursery, limits: Limits, *, early: bytes
     ) -> None:
         super().__init__(
-            stream, nursery, replay=head, max_bytes=limits.outbox_bytes, max_seconds=limits.outbox_seconds
+            stream, nursery, replay=early, max_bytes=limits.outbox_bytes, max_seconds=limits.outbox_seconds
         )
         self.websocket: trio_websocket.WebSocketConnection | None = None
         #: Whether a close frame is on its way; no frame may follow it.
@@ -284,18 +296,7 @@ class _Channel(Outbox):
         self.violation: str | None = None
         #: Bytes received since the last whole message was taken.
         self.unfinished = 0
-        self._early = early
-        self._answered = False  # the handshake
-        self._accepted = trio.Event()
         self._max_unfinished = 2 * limits.max_message_bytes + _UNFINISHED_ALLOWANCE
-
-    def accept(self, websocket: trio_websocket.WebSocketConnection) -> None:
-        """The handshake is answered, and the reader may read on.
-
-        Not before: what is wrong with the first frame could not be told to the client.
-        """
-        self.websocket = websocket
-        self._accepted.set()
 
     def say_close(self, code: int, reason: str) -> None:
         """Send a close frame, if none was sent, as far as the socket takes it now."""
@@ -306,19 +307,12 @@ class _Channel(Outbox):
         self.flush()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._answered:
-            # The first thing sent is the answer to the handshake: these bytes stand before any frame that is
-            # pushed from here on.
-            self._answered = True
-        elif bytes(data[:1])[0] == _CLOSE_OPCODE:
+        if bytes(data[:1])[0] == _CLOSE_OPCODE:
             self.close_sent = True
             self.seal()
         await super().send_all(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if not self.replay:
-            await self._accepted.wait()
-            self.replay, self._early = self._early, b""
         data = await super().receive_some(max_bytes)
         self.unfinished += len(data)
         if self.unfinished > self._max_unfinished:
@@ -344,9 +338,10 @@ class _Channel(Outbox):
 class _Reader:
     """Runs trio-websocket's reader task apart from all others, so that its failure is its own."""
 
-    def __init__(self, channel: _Channel, limits: Limits, client: str) -> None:
+    __slots__ = ("_channel", "_client", "_done", "_scope", "_waiting")
+
+    def __init__(self, channel: _Channel, client: str) -> None:
         self._channel = channel
-        self._limits = limits
         self._client = client
         self._scope = trio.CancelScope()
         self._done = trio.Event()
@@ -361,27 +356,17 @@ class _Reader:
         self._scope.cancel()
         await self._done.wait()
 
-    async def run(self, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection | None]) -> None:
-        """Shake hands, report the connection (None if the client has gone), and read until the end."""
-        started = False
+    async def run(self, websocket: trio_websocket.WebSocketConnection) -> None:
+        """Read until the end."""
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    proposal = await trio_websocket.wrap_server_stream(
-                        nursery,
-                        self._channel,
-                        max_message_size=self._limits.max_message_bytes,
-                        receive_buffer_size=_READ_SIZE,
-                    )
-                    websocket = await proposal.accept()
-                    self._channel.accept(websocket)
-                    started = True
-                    task_status.started(websocket)
-        except* trio_websocket.ConnectionClosed:
-            logger.debug("%s went away during the handshake", self._client)
-        except* Exception as errors:
+                # As trio-websocket's wrap_server_stream would, which insists on a handshake of its own.
+                await websocket._reader_task()
+        except trio_websocket.ConnectionClosed:
+            logger.debug("%s went away", self._client)
+        except Exception as error:
             if self._channel.close_sent:
-                logger.debug("%s went on after the close frame: %r", self._client, errors.exceptions)
+                logger.debug("%s went on after the close frame: %r", self._client, error)
             else:
                 logger.exception("reading from %s failed", self._client)
                 self._channel.abort("reading failed", Ending.ERROR)
@@ -389,8 +374,6 @@ class _Reader:
             self._done.set()
             if self._waiting is not None:
                 self._waiting.cancel()
-        if not started:
-            task_status.started(None)
 
 
 async def serve(
@@ -419,27 +402,23 @@ async def serve(
     Raises:
         Nothing but `trio.Cancelled`; the client is then told 1001 as far as that takes no waiting.
     """
-    # wsproto reads the request once more, and is undone by headers that are none of its business
-    # (a Host that is no domain name). It gets one with what it needs and nothing else.
-    head = (
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
-    )
     async with trio.open_nursery() as nursery:
-        channel = _Channel(stream, nursery, limits, head=head, early=early)
-        reader = _Reader(channel, limits, request.client)
-        connection: WebSocketConnection | None = None
+        channel = _Channel(stream, nursery, limits, early=early)
+        channel.append(_ACCEPTED % generate_accept_token(key))
+        websocket = channel.websocket = trio_websocket.WebSocketConnection(
+            channel, _Upgraded(), max_message_size=limits.max_message_bytes, receive_buffer_size=_READ_SIZE
+        )
+        reader = _Reader(channel, request.client)
+        connection = WebSocketConnection(wire, request, channel, reader, websocket, limits)
+        nursery.start_soon(reader.run, websocket, name=f"reader {request.client}")
+        metrics.connections[wire] += 1
         try:
-            websocket = await nursery.start(reader.run, name=f"reader {request.client}")
-            if websocket is not None:
-                connection = WebSocketConnection(wire, request, channel, reader, websocket, limits)
-                metrics.connections[wire] += 1
-                await _converse(connection, on_connection, nursery)
+            channel.flush()
+            await _converse(connection, on_connection, nursery)
         finally:
-            if connection is not None:
-                connection.leave()
-                metrics.disconnections[connection.ending] += 1
-                logger.debug("%r: %s", connection, connection.close_reason)
+            connection.leave()
+            metrics.disconnections[connection.ending] += 1
+            logger.debug("%r: %s", connection, connection.close_reason)
             with trio.CancelScope(shield=True):  # each of these is bounded
                 await reader.stop()
                 await channel.aclose()
