@@ -83,7 +83,7 @@ class Query:
         fields = {name: json.dumps(value).encode() for name, value in row.items() if name != "id"}
         if self.fields is not None:
             fields = {name: value for name, value in fields.items() if name in self.fields}
-        return Document.of(row.get("id", key), dict(sorted(fields.items())))  # as columns, always in one order
+        return Document.of(row.get("id", key), dict(sorted(fields.items())))  # as columns are
 
     def compiled(
         self, tables: dict[str, Any], routes: tuple[Route, ...] = ((),), *, by_keys: bool = True

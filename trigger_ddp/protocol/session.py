@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -196,7 +195,9 @@ class Session:
         self._outgoing_size = 0
         self._most_outgoing: float = math.inf
         self._on_too_much: Callable[[], object] | None = None
-        self._inbox: deque[str] = deque()  # as text: decoded, a message may be many times as large
+        # As text: decoded, a message may be many times as large. Bounded by who fills it, and mostly empty:
+        # a deque would be a large part of an idle session.
+        self._inbox: list[str] = []
         self._inbox_size = 0
         self._unanswered: set[str] = set()  # ids of methods that have begun, until their results are taken
         self._answered: list[str] = []  # of those, whose results are among the outgoing frames
@@ -366,7 +367,7 @@ class Session:
         """The next thing the client asked for, or None while there is none. Bad ones are answered here,
         at their turn."""
         while self._inbox:
-            text = self._inbox.popleft()
+            text = self._inbox.pop(0)
             self._inbox_size -= len(text)
             try:
                 message = parse(text)

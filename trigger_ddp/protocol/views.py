@@ -70,15 +70,14 @@ class CollectionView:
     """One collection as one session's client has it."""
 
     __slots__ = (
-        "_collection", "_groups", "_layers", "_orders", "_rest", "_session", "_since", "_untold",
+        "_collection", "_company", "_layers", "_orders", "_rest", "_session", "_untold",
     )  # fmt: skip
 
     def __init__(self, session: Session, collection: str) -> None:
         self._session = session
         self._collection = collection
         self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
-        self._since: dict[Layer, int] = {}  # numbers in that order
-        self._groups: dict[Group, dict[Layer, None]] = {}  # the layers by the groups they belong to
+        self._company: _Company | None = None  # the same layers, once there have been several
         self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
         self._rest: Rest | None = None  # in place of these, while there is one layer that has not changed
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
@@ -115,8 +114,10 @@ class CollectionView:
         if self._layers[layer] > 1:
             return False
         self._spell_out()
-        self._since[layer] = next(_numbers)
-        self._groups.setdefault(layer.group, {})[layer] = None
+        if self._company is not None:
+            self._company.add(layer)
+        elif len(self._layers) > 1:
+            self._company = _Company(self._layers)
         return True
 
     def _spell_out(self) -> None:
@@ -190,10 +191,9 @@ class CollectionView:
         for document in layer.documents.values():
             if document.id not in untold:
                 self._step(layer, Transition(document.id, document, None))
-        del self._layers[layer], self._since[layer]
-        del self._groups[layer.group][layer]
-        if not self._groups[layer.group]:
-            del self._groups[layer.group]
+        del self._layers[layer]
+        if self._company is not None:
+            self._company.remove(layer)
         return True
 
     def apply(self, broadcast: Broadcast) -> None:
@@ -269,15 +269,9 @@ class CollectionView:
 
     def _holding(self, document_id: str) -> Iterator[tuple[Layer, Fields]]:
         """The layers that have told of a document, and their fields of it, the first told first."""
-        told = []
-        for group, layers in self._groups.items():
-            # A session may have thousands of live queries of one shape, and a document as many holders.
-            holders = group.holders(document_id)
-            fewer, more = (layers, holders) if len(layers) < len(holders) else (holders, layers)
-            told += [one for one in fewer if one in more and document_id not in self._untold.get(one, ())]
-        for layer in sorted(told, key=self._since.__getitem__):
+        for layer in self._layers if self._company is None else self._company.holders(document_id):
             document = layer.find(document_id)
-            if document is not None:
+            if document is not None and document_id not in self._untold.get(layer, ()):
                 yield layer, document.fields
 
     def _step(self, layer: Layer, step: Transition, ready_made: bytes | None = None) -> None:
@@ -315,7 +309,8 @@ class CollectionView:
         """The layers that hold a document, in the order told, ``layer`` holding ``fields`` of it."""
         if fields is None:
             return dict(others)
-        return dict(sorted({**others, layer: fields}.items(), key=lambda item: self._since[item[0]]))
+        holding = {**others, layer: fields}
+        return holding if self._company is None else self._company.in_order(holding)
 
     def _send(self, document_id: str, before: Fields | None, after: Fields | None) -> None:
         """Send what leads the client from one state of a document to the next."""
@@ -327,6 +322,43 @@ class CollectionView:
             send(messages.added(collection, document_id, object_text(after)))
         elif differs := difference(before, after):
             send(messages.changed(collection, document_id, differs))
+
+
+class _Company:
+    """The layers of a view that has several. Most have one, and there may be very many views."""
+
+    __slots__ = ("_groups", "_since")
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        self._since: dict[Layer, int] = {}  # numbers in the order told
+        self._groups: dict[Group, dict[Layer, None]] = {}
+        for layer in layers:
+            self.add(layer)
+
+    def add(self, layer: Layer) -> None:
+        """A further layer, told last."""
+        self._since[layer] = next(_numbers)
+        self._groups.setdefault(layer.group, {})[layer] = None
+
+    def remove(self, layer: Layer) -> None:
+        """A layer is gone."""
+        del self._since[layer], self._groups[layer.group][layer]
+        if not self._groups[layer.group]:
+            del self._groups[layer.group]
+
+    def holders(self, document_id: str) -> list[Layer]:
+        """The layers that hold a document, and perhaps some that do not, the first told first."""
+        found: list[Layer] = []
+        for group, layers in self._groups.items():
+            # A session may have thousands of live queries of one shape, and a document as many holders.
+            holders = group.holders(document_id)
+            fewer, more = (layers, holders) if len(layers) < len(holders) else (holders, layers)
+            found += [one for one in fewer if one in more]
+        return sorted(found, key=self._since.__getitem__)
+
+    def in_order(self, holding: Mapping[Layer, Fields]) -> dict[Layer, Fields]:
+        """The same, the first told first."""
+        return {layer: holding[layer] for layer in sorted(holding, key=self._since.__getitem__)}
 
 
 class _Order:
