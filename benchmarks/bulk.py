@@ -33,12 +33,12 @@ from benchmarks import report, streams
 from benchmarks.bookstore import Bookstore
 from benchmarks.fleet import Wrong
 from benchmarks.scaling import MORE_FILES, allow_files
+from benchmarks.snapshot import SELECT
 from tests import postgres
 from tests.conftest import Database
 from tests.serving import Server
 
 UPDATE = "UPDATE bookstore_book SET in_stock = NOT in_stock"
-SELECT = "SELECT id, title, author_id, price, published, in_stock FROM bookstore_book WHERE"
 PATIENCE = 120
 
 
