@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from trigger_ddp import ejson
 from trigger_ddp.api import Collection
 from trigger_ddp.api.documents import Serializer
+from trigger_ddp.api.ids import id_text
 
 
 def collection_of(of_model: Any, **attributes: Any) -> Collection:
@@ -40,8 +41,9 @@ def documents(collection: Collection, queryset: QuerySet[Any], only: Any = None)
 
 def document_of_row(serializer: Serializer, row: Sequence[Any]) -> tuple[str, dict[str, bytes]]:
     """One row's document id and fields."""
-    (document_id,), fields = serializer.documents([[value] for value in row])
-    return document_id, {name: text for name, (text,) in fields.items()}
+    width = len(serializer.id_paths)
+    fields = serializer.fields([[value] for value in row[width:]])
+    return id_text(row[:width]), {name: text for name, (text,) in fields.items()}
 
 
 def decoded(fields: dict[str, bytes]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from django.db.models.functions import Cast
 
 from trigger_ddp import ejson
 from trigger_ddp.api.dependencies import resolve_dependency
-from trigger_ddp.api.encoders import NULL, TEXT, Form, form_of
-from trigger_ddp.api.ids import id_fields, id_part, id_text, id_texts, related_id_path
+from trigger_ddp.api.encoders import NULL, TEXT, Form, form_of, is_stock
+from trigger_ddp.api.ids import id_fields, id_part, id_text, related_id_path
 from trigger_ddp.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -104,21 +104,28 @@ class Serializer:
         ids = [(f"_id{index}", F(path)) for index, path in enumerate(self.id_paths)]
         return ids + [(f"_field{index}", column.expression) for index, column in enumerate(self.columns)]
 
-    def documents(self, columns: Sequence[Sequence[Any]]) -> tuple[list[str], dict[str, list[bytes]]]:
-        """The documents of rows, column by column.
+    @property
+    def id_is_key(self) -> bool:
+        """Whether a document's id is its row's key as PostgreSQL gives it as text."""
+        if self.id_fields != tuple(self.model._meta.pk_fields) or len(self.id_fields) > 1:
+            return False
+        (field,) = self.id_fields
+        plain = isinstance(field, models.IntegerField | models.CharField | models.TextField)
+        return plain and is_stock(field)
+
+    def fields(self, columns: Sequence[Sequence[Any]]) -> dict[str, list[bytes]]:
+        """The fields of rows' documents, column by column.
 
         Args:
-            columns: for each of `values`, in its order, the rows' values as Django's converters give them.
+            columns: for each of the published fields the rows' values, as Django's converters give them.
 
         Returns:
-            The document ids, and for each field the EJSON texts.
+            For each field the EJSON texts.
         """
-        width = len(self.id_paths)
-        fields = {
+        return {
             column.name: encoded_all(column.encode, values)
-            for column, values in zip(self.columns, columns[width:], strict=True)
+            for column, values in zip(self.columns, columns, strict=True)
         }
-        return id_texts(columns[:width]), fields
 
     def document_of_instance(self, obj: models.Model) -> tuple[str, dict[str, bytes]]:
         """The document of a model instance, by the collection's ``serialize`` if it has its own.

@@ -157,7 +157,7 @@ def form_of(field: Any, decimal_as: str = "string") -> Form:
     form = _known_form(field, decimal_as)
     if form is None:
         return _fallback(field, decimal_as)
-    return form if _is_stock(field) else _guarded(field, form, decimal_as)
+    return form if is_stock(field) else _guarded(field, form, decimal_as)
 
 
 def _known_form(field: Any, decimal_as: str) -> Form | None:
@@ -172,7 +172,7 @@ def _known_form(field: Any, decimal_as: str) -> Form | None:
     return next((form for kind, form in _FORMS if isinstance(field, kind)), None)
 
 
-def _is_stock(field: Any) -> bool:
+def is_stock(field: Any) -> bool:
     """Whether the field's values are what Django's own class gives: a subclass may convert them."""
     kind = type(field)
     if kind.__module__.startswith("django."):

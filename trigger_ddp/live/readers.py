@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from django.db.models import F, prefetch_related_objects
 
 from trigger_ddp.api.documents import Serializer, encoded_all
 from trigger_ddp.api.encoders import NULL
+from trigger_ddp.api.ids import id_texts
 from trigger_ddp.live.compiled import Read
 from trigger_ddp.live.document import Document, Key, name_text
 from trigger_ddp.live.evaluation import Found, Route, Row
@@ -63,14 +63,15 @@ class RowReader:
     def __init__(self, serializer: Serializer, extras: Sequence[Extra]) -> None:
         self._serializer = serializer
         self._extras = extras
-        self.expressions = dict(serializer.values())
+        # Where a row's key is its document's id it is neither selected nor in memory twice.
+        self._ids = 0 if serializer.id_is_key else len(serializer.id_paths)
+        self.expressions = dict(serializer.values()[len(serializer.id_paths) - self._ids :])
         self.width = len(self.expressions) + len(extras)
 
     def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
         width = len(self.expressions)
-        ids, fields = self._serializer.documents(columns[:width])
-        if ids == (texts := [key[0] or "" for key in keys]):
-            ids = texts  # the same text need not be in memory twice
+        ids = id_texts(columns[: self._ids]) if self._ids else [key[0] or "" for key in keys]
+        fields = self._serializer.fields(columns[self._ids : width])
         for extra, values in zip(self._extras, columns[width:], strict=True):
             fields[extra.name] = encoded_all(extra.encode, values)
         # As `object_text` would, but in a few calls for all rows.
@@ -143,14 +144,14 @@ def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, al
     end = start + reader.width  # DISTINCT has Django select what ORDER BY names too, behind the rest
 
     def read(rows: Sequence[Row], wanted: Container[Route]) -> Found:
-        found, names = rows, _names(rows, routes, start)
-        if len(set(names)) < len(names) or not all(map(wanted.__contains__, {route for route, _ in names})):
-            found = _wanted_once(rows, names, wanted)
-            names = _names(found, routes, start)
-        if not found:
+        if not rows:
             return {}
-        columns = _converted(list(zip(*found, strict=True)), converters, start, alias)
-        return _by_route(names, reader.documents(columns[start:end], [key for _, key in names]))
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        routes_of, keys_of = _names(columns, routes, start)
+        if not _are_wanted_once(routes_of, keys_of, wanted):
+            return read(_wanted_once(rows, zip(routes_of, keys_of, strict=True), wanted), wanted)
+        documents = reader.documents(_converted(columns, converters, start, alias)[start:end], keys_of)
+        return _by_route(routes_of, keys_of, documents)
 
     return read
 
@@ -159,8 +160,11 @@ def read_whom(routes: int, keys: int) -> Read:
     """Reads rows of a route and a key, without documents."""
 
     def read(rows: Sequence[Row], wanted: Container[Route]) -> Found:
-        names = dict.fromkeys(_names(rows, routes, routes + keys))
-        return _by_route([name for name in names if name[0] in wanted], itertools.repeat(None))
+        if not rows:
+            return {}
+        names = zip(*_names(list(zip(*rows, strict=True)), routes, routes + keys), strict=True)
+        found = [(route, key) for route, key in dict.fromkeys(names) if route in wanted]
+        return _by_route([route for route, _ in found], [key for _, key in found], [None] * len(found))
 
     return read
 
@@ -184,12 +188,18 @@ def are_plain(converters: Converters) -> bool:
     return all(getattr(function, "__module__", "").startswith("django.") for function in functions)
 
 
-def _names(rows: Sequence[Row], routes: int, start: int) -> list[tuple[Route, Key]]:
-    """What tells the rows apart."""
-    keys = zip(*([row[position] for row in rows] for position in range(routes, start)), strict=True)
-    if not routes:
-        return list(zip(itertools.repeat(()), keys, strict=False))
-    return list(zip([tuple(row[:routes]) for row in rows], keys, strict=True))
+def _names(columns: Sequence[Sequence[Any]], routes: int, start: int) -> tuple[list[Route], list[Key]]:
+    """What tells the rows apart, of which there is at least one."""
+    keys = list(zip(*columns[routes:start], strict=True))
+    return list(zip(*columns[:routes], strict=True)) if routes else [()] * len(keys), keys
+
+
+def _are_wanted_once(routes_of: list[Route], keys_of: list[Key], wanted: Container[Route]) -> bool:
+    """Whether all rows are wanted, and no two are the same. As a rule; and then nothing is done for each."""
+    if not all(map(wanted.__contains__, set(routes_of))):
+        return False
+    count = len(keys_of)
+    return len(set(keys_of)) == count or len(set(zip(routes_of, keys_of, strict=True))) == count
 
 
 def _wanted_once(
@@ -207,11 +217,13 @@ def _wanted_once(
     return list(found.values())
 
 
-def _by_route(names: Iterable[tuple[Route, Key]], documents: Iterable[Document | None]) -> Found:
-    found: dict[Route, dict[Key, Document | None]] = {}
-    for (route, key), document in zip(names, documents, strict=False):
-        if route not in found:
-            found[route] = {}
+def _by_route(
+    routes_of: Sequence[Route], keys_of: Sequence[Key], documents: Sequence[Document | None]
+) -> Found:
+    found: dict[Route, dict[Key, Document | None]] = {route: {} for route in routes_of}
+    if len(found) == 1:
+        return {routes_of[0]: dict(zip(keys_of, documents, strict=True))}
+    for route, key, document in zip(routes_of, keys_of, documents, strict=True):
         found[route][key] = document
     return found
 

@@ -15,7 +15,7 @@ from trigger_ddp.protocol.frames import Wire, joined_frames
 from trigger_ddp.protocol.published import Layer
 
 #: A piece ends when it has so many documents, or so many bytes of fields: it is told in one go.
-MOST_DOCUMENTS, MOST_BYTES = 500, 64 * 1024
+MOST_DOCUMENTS, MOST_BYTES = 1000, 256 * 1024
 
 
 class Piece:
@@ -104,15 +104,46 @@ class Rest:
     def __bool__(self) -> bool:
         return self._position < len(self._pieces)
 
-    def next(self) -> Piece:
-        """The next piece, which then is no longer in the rest."""
+    def next(self, wire: Wire, _: int) -> tuple[bytes, int]:
+        """The frames of the next piece, which then is no longer in the rest; and of how many documents."""
         self._position += 1
-        return self._pieces[self._position - 1]
+        piece = self._pieces[self._position - 1]
+        return piece.frames(wire), len(piece.ids)
 
     def ids(self) -> dict[str, None]:
         """The ids of all its documents, in their order."""
         rest = self._pieces[self._position :]
         return dict.fromkeys(itertools.chain.from_iterable(piece.ids for piece in rest))
+
+
+class Documents:
+    """A layer's documents that a session is still to be told, which has them to itself: nothing is kept.
+
+    As a `Rest`, for as long as the layer does not change.
+    """
+
+    __slots__ = ("_collection", "_documents", "_position")
+
+    def __init__(self, layer: Layer) -> None:
+        self._collection = layer.collection
+        self._documents = list(layer.documents.values())
+        self._position = 0
+
+    def __bool__(self) -> bool:
+        return self._position < len(self._documents)
+
+    def next(self, wire: Wire, most: int) -> tuple[bytes, int]:
+        """The frames of the next documents, at most so many, and how many these are."""
+        begin, size = self._position, 0
+        while self and self._position < begin + most and size < MOST_BYTES:
+            size += len(self._documents[self._position].body)
+            self._position += 1
+        told = messages.all_added(self._collection, self._documents[begin : self._position])
+        return joined_frames(wire, told), len(told)
+
+    def ids(self) -> dict[str, None]:
+        """The ids of all of them, in their order."""
+        return dict.fromkeys(document.id for document in self._documents[self._position :])
 
 
 def _partitioned(documents: Iterable[Document]) -> Iterator[list[str]]:

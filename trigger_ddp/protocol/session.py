@@ -24,7 +24,7 @@ from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire, frame
 from trigger_ddp.protocol.handle import RunningHandle
-from trigger_ddp.protocol.pieces import Pieces
+from trigger_ddp.protocol.pieces import MOST_DOCUMENTS, Pieces
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.requests import (
     PARSE_ERROR,
@@ -433,7 +433,7 @@ class Session:
             view = self.views[query.collection] = CollectionView(self, query.collection)
         return view.attach(query, pieces)
 
-    def tell_some(self, query: Layer, most: int = 100) -> bool:
+    def tell_some(self, query: Layer, most: int = MOST_DOCUMENTS) -> bool:
         """Tell the client up to ``most`` documents of a query that is shown. Returns whether there are more.
 
         Telling them in pieces lets others have their turn, and the client read, in between; what

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Fields, Transition, difference, difference_of, object_text
 from trigger_ddp.protocol import messages
-from trigger_ddp.protocol.frames import Wire, frame, joined_frames
-from trigger_ddp.protocol.pieces import Pieces, Rest
+from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.pieces import Documents, Pieces, Rest
 from trigger_ddp.protocol.published import Group, Layer, Published
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class CollectionView:
         self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
         self._company: _Company | None = None  # the same layers, once there have been several
         self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
-        self._rest: Rest | None = None  # in place of these, while there is one layer that has not changed
+        self._rest: Rest | Documents | None = None  # in place of these, while one layer has not changed
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
     def __bool__(self) -> bool:
@@ -102,8 +102,8 @@ class CollectionView:
         """
         if not self.count(layer):
             return False
-        if pieces is not None and len(self._layers) == 1:
-            self._rest = Rest(pieces)
+        if len(self._layers) == 1:
+            self._rest = Rest(pieces) if pieces is not None else Documents(layer)
         elif layer.documents:
             self._untold[layer] = dict.fromkeys(document.id for document in layer.documents.values())
         return True
@@ -135,44 +135,26 @@ class CollectionView:
             Whether there are more.
         """
         if self._rest is not None:
-            return self._tell_piece(self._rest)
+            return self._tell_next(self._rest, most)
         untold = self._untold.get(layer)
         if untold is None:
             return False
-        if len(self._layers) == 1:
-            self._tell_added(layer, untold, most)
-        else:
-            enough = self._session.outgoing_size + MOST_TOLD_BYTES
-            for document_id in [*itertools.islice(untold, most)]:
-                if self._session.outgoing_size >= enough:
-                    break
-                del untold[document_id]
-                self._step(layer, Transition(document_id, None, layer.find(document_id)))
+        enough = self._session.outgoing_size + MOST_TOLD_BYTES
+        for document_id in [*itertools.islice(untold, most)]:
+            if self._session.outgoing_size >= enough:
+                break
+            del untold[document_id]
+            self._step(layer, Transition(document_id, None, layer.find(document_id)))
         if not untold:
             del self._untold[layer]
         return bool(untold)
 
-    def _tell_added(self, layer: Layer, untold: dict[str, None], most: int) -> None:
+    def _tell_next(self, rest: Rest | Documents, most: int) -> bool:
         """Tell of the next documents as they are: no other layer has a say."""
-        documents: list[Document] = []
-        size = 0
-        for document_id in [*itertools.islice(untold, most)]:
-            if size >= MOST_TOLD_BYTES:
-                break
-            del untold[document_id]
-            document = layer.find(document_id)
-            if document is not None:
-                documents.append(document)
-                size += len(document.body)
-        if documents:
-            told = messages.all_added(self._collection, documents)
-            self._session.push(joined_frames(self._session.wire, told), len(documents))
-
-    def _tell_piece(self, rest: Rest) -> bool:
         if rest:
-            piece = rest.next()
-            if piece.ids:
-                self._session.push(piece.frames(self._session.wire), len(piece.ids))
+            frames, count = rest.next(self._session.wire, most)
+            if count:
+                self._session.push(frames, count)
         if not rest:
             self._rest = None
         return bool(rest)
