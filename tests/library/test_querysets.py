@@ -33,7 +33,7 @@ from tests.library import models as library
 from tests.live.asking import ask, flat, look_at
 from trigger_ddp.api import Collection
 from trigger_ddp.live.compile import compile_queryset
-from trigger_ddp.live.document import Key
+from trigger_ddp.live.document import Key, name_of
 
 A, B, C, G, P, R = (
     library.Author, library.Book, library.Comic, library.Genre, library.Publisher, library.Review,
@@ -178,9 +178,10 @@ def test_rows_are_those_that_the_orm_finds(name: str, shelves: None) -> None:
     query = compile_queryset(Anything(), queryset)
     shape, wanted = query.shape, keys_of(queryset)
     rows = [] if shape.load is None else ask(shape.load, query.routes)
-    assert {key for _, key, _ in flat(shape.read(rows, set(query.routes)))} == wanted
+    wanted = set(map(name_of, wanted))
+    assert {name for _, name, _ in flat(shape.read(rows, set(query.routes)))} == wanted
     if shape.look is not None:
         everything = keys_of(queryset.model.objects.all())
-        looked = {key for _, key, _ in look_at(query, *everything)}
+        looked = {name for _, name, _ in look_at(query, *everything)}
         # A query that is run again is told of what may concern it, which is more.
         assert looked == wanted if shape.by_keys else looked >= wanted

@@ -10,7 +10,7 @@ from django.db import connection
 from trigger_ddp.api import API
 from trigger_ddp.live.compile import compile_queryset
 from trigger_ddp.live.compiled import CompiledQuery
-from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.document import Document, Key, Name
 from trigger_ddp.live.evaluation import Found, Route, Statement
 
 
@@ -30,22 +30,22 @@ def ask(statement: Statement | None, tuples: Iterable[tuple[Any, ...]]) -> list[
 def load(query: CompiledQuery) -> dict[str, Document]:
     """All documents, by the row's key."""
     found = query.shape.read(ask(query.shape.load, query.routes), set(query.routes))
-    return {key: document for _, (key,), document in flat(found) if document is not None}
+    return {str(name): document for _, name, document in flat(found) if document is not None}
 
 
-def look(query: CompiledQuery, *keys: str) -> list[tuple[Route, Key, Document | None]]:
+def look(query: CompiledQuery, *keys: str) -> list[tuple[Route, Name, Document | None]]:
     """What the shape says about some rows for this query."""
     return look_at(query, *[(key,) for key in keys])
 
 
-def look_at(query: CompiledQuery, *keys: Key) -> list[tuple[Route, Key, Document | None]]:
+def look_at(query: CompiledQuery, *keys: Key) -> list[tuple[Route, Name, Document | None]]:
     """The same, about rows whose keys may have several parts."""
     return flat(query.shape.read_look(ask(query.shape.look, keys), set(query.routes)))
 
 
-def flat(found: Found) -> list[tuple[Route, Key, Document | None]]:
+def flat(found: Found) -> list[tuple[Route, Name, Document | None]]:
     """What was found, one by one."""
-    return [(route, key, document) for route, those in found.items() for key, document in those.items()]
+    return [(route, name, document) for route, those in found.items() for name, document in those.items()]
 
 
 def found_by(query: CompiledQuery, table: str, row: tuple[str | None, ...]) -> set[Key] | None:

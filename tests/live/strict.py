@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
+from trigger_ddp.live import shape
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
-from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.document import Document, Name
 from trigger_ddp.live.evaluation import Answers, Evaluation, Route
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.session import Session
@@ -104,10 +107,18 @@ class Query:
             # The link leads from an owner's name to the rows that have it, as a foreign key would.
             keys |= {(key,) for key, row in rows.items() if (row["name"],) in values and link}
         documents = bool(evaluation.queries) or evaluation.shape.compiled.by_keys
-        found: dict[Route, dict[Key, Document | None]] = {}
+        found: dict[Route, dict[Name, Document | None]] = {}
         for key, row in rows.items():
             route = tuple(row[name] for name in self.lifted)
             asked_about = evaluation.queries or (key,) in keys
             if asked_about and self.matches(row) and route in evaluation.shape.by_route:
-                found.setdefault(route, {})[(key,)] = self.document(key, row) if documents else None
+                found.setdefault(route, {})[key] = self.document(key, row) if documents else None
         return Answers(found, keys)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, shape.FEW], ids=["holders noted", "holders asked"])
+def few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of finding who holds a row: see `shape.FEW`."""
+    usual, shape.FEW = shape.FEW, request.param
+    yield
+    shape.FEW = usual

@@ -236,7 +236,7 @@ def loaded_by_name(engine: Engine, *names: str, by_keys: bool = True) -> list[Li
 def test_live_queries_of_one_shape_are_loaded_and_looked_at_together(engine):
     queries = loaded_by_name(engine, "a", "b", "z")
     assert engine.statistics().shapes == 1
-    assert [list(query.documents) for query in queries] == [[("a",)], [("b",)], []]
+    assert [list(query.documents) for query in queries] == [["a"], ["b"], []]
     engine.receive(change("a", "c"))
     [evaluation] = engine.due(0)
     moved = {**ROWS, "a": {"n": 1, "name": "z"}}
@@ -264,7 +264,7 @@ def test_only_whom_a_row_concerns_is_run_again(engine):
     assert set(load.queries) == {first, second}
     answer_named(engine, load, moved)
     assert barrier.passed
-    assert (list(first.documents), list(second.documents)) == ([], [("b",), ("a",)])
+    assert (list(first.documents), list(second.documents)) == ([], ["b", "a"])
 
 
 def test_looks_and_loads_take_turns(engine):
@@ -347,7 +347,7 @@ def test_one_row_may_concern_a_live_query_by_several_constants(engine):
     single = engine.acquire(named("b"))
     [evaluation] = engine.due(0)
     answer_named(engine, evaluation)
-    assert (set(query.documents), set(single.documents)) == ({("a",), ("b",)}, {("b",)})
+    assert (set(query.documents), set(single.documents)) == ({"a", "b"}, {"b"})
     engine.release(single)
     engine.receive(change("b"))
     [evaluation] = engine.due(0)

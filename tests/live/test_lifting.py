@@ -219,7 +219,7 @@ def test_routes_find_what_postgresql_finds():
         assert query.shape.lifted, condition
         wanted = {str(pk) for pk in queryset.values_list("pk", flat=True)}
         assert set(load(query)) == wanted, condition
-        assert {key for _, (key,), _ in look_at(query, *keys)} == wanted, condition
+        assert {key for _, key, _ in look_at(query, *keys)} == wanted, condition
 
 
 def test_an_alea_id_and_a_keeper_are_text():

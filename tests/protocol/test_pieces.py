@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.live.strict import Query, StrictSession
+from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.document import Document
 from trigger_ddp.live.query import Delta, LiveQuery
 from trigger_ddp.live.shape import Shape
@@ -24,18 +25,18 @@ class Telling:
         monkeypatch.setattr(pieces, "MOST_DOCUMENTS", 2)
         self.fanout = Fanout()
         shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
-        self.query, self.other = (LiveQuery(shape, ((number,),)) for number in range(2))
+        self.query, self.other = (
+            shape.query(CompiledQuery(shape.compiled, ((number,),))) for number in range(2)
+        )
         self.set({f"k{number}": number for number in range(count)})
         self.told(StrictSession())  # the first, for whom nothing is made ready
 
     def set(self, values: dict[str, int | None], query: LiveQuery | None = None) -> None:
         query = query or self.query
         found = {
-            (key,): Document.of(key, {"a": b"%d" % value})
-            for key, value in values.items()
-            if value is not None
+            key: Document.of(key, {"a": b"%d" % value}) for key, value in values.items() if value is not None
         }
-        keys = [(key,) for key in values]
+        keys = list(values)
         self.fanout.tell([Delta(query, query.replace(found, keys))])
 
     def begin(self, session: Session, query: LiveQuery | None = None) -> Subscription:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.live.strict import Query, StrictSession
 from trigger_ddp.ejson import EJSONError
 from trigger_ddp.errors import MeteorError
+from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.document import Document
 from trigger_ddp.live.query import Delta, LiveQuery
 from trigger_ddp.live.shape import Shape
@@ -52,7 +53,7 @@ def start(session: Session, name: str = "s", *, running: bool = True) -> Running
 
 def live_query(number: int = 0) -> LiveQuery:
     shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
-    return LiveQuery(shape, ((number,),))
+    return shape.query(CompiledQuery(shape.compiled, ((number,),)))
 
 
 @pytest.fixture
@@ -244,8 +245,8 @@ class World:
         values = None if fields is None else {name: 10 + FIELDS.index(name) for name in sorted(fields)}
         found = {}
         if values is not None:
-            found = {(document,): Document.of(document, {n: str(v).encode() for n, v in values.items()})}
-        steps = query.replace(found, [(document,)])
+            found = {document: Document.of(document, {n: str(v).encode() for n, v in values.items()})}
+        steps = query.replace(found, [document])
         self.fanout.tell([Delta(query, steps)] if steps else [])
         if shown:
             self.box.set(number, document, values)
@@ -377,11 +378,12 @@ class Untouchable(LiveQuery):
         return super().find(document_id)
 
 
-def test_the_same_live_queries_cost_nothing(session):
+def test_the_same_live_queries_cost_nothing(session, monkeypatch):
+    monkeypatch.setattr("trigger_ddp.live.shape.LiveQuery", Untouchable)
     shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
-    queries = [Untouchable(shape, ((number,),)) for number in range(2)]
+    queries: list[Any] = [shape.query(CompiledQuery(shape.compiled, ((number,),))) for number in range(2)]
     for query in queries:
-        query.replace({("k",): Document.of("k", {"n": b"1"})}, [("k",)])
+        query.replace({"k": Document.of("k", {"n": b"1"})}, ["k"])
     old = Subscription("s", "any")
     session.begin(old)
     for query in queries:
@@ -402,8 +404,8 @@ def test_the_same_live_queries_cost_nothing(session):
 
 def test_a_switch_in_the_middle_of_telling(session):
     query = live_query()
-    keys = [(key,) for key in "abc"]
-    query.replace({key: Document.of(key[0], {}) for key in keys}, keys)
+    keys = list("abc")
+    query.replace({key: Document.of(key, {}) for key in keys}, keys)
     old = Subscription("s", "any")
     session.begin(old)
     session.show(old, query)
@@ -417,10 +419,10 @@ def test_a_switch_in_the_middle_of_telling(session):
 
 def test_a_change_of_a_document_that_a_switch_left_for_later(session):
     query, fanout = live_query(), Fanout()
-    query.replace({("a",): Document.of("a", {}), ("b",): Document.of("b", {})}, [("a",), ("b",)])
+    query.replace({"a": Document.of("a", {}), "b": Document.of("b", {})}, ["a", "b"])
     session.switch([Subscription("s", "any", queries=[query])], most=0)
     fanout.watch(query, session)
-    fanout.tell([Delta(query, query.replace({("a",): Document.of("a", {"n": b"1"})}, [("a",), ("b",)]))])
+    fanout.tell([Delta(query, query.replace({"a": Document.of("a", {"n": b"1"})}, ["a", "b"]))])
     assert session.documents == {}
     assert not session.tell_some(query)
     assert session.documents == {("things", "a"): {"n": 1}}
@@ -450,8 +452,8 @@ def test_a_switch_in_meteors_order(session):
 def test_large_documents_are_told_a_few_at_a_time():
     session = Session(Wire.RAW, lambda session: None)
     query = live_query()
-    keys = [(f"k{number}",) for number in range(60)]
-    query.replace({key: Document.of(key[0], {"text": b'"' + b"x" * 30_000 + b'"'}) for key in keys}, keys)
+    keys = [f"k{number}" for number in range(60)]
+    query.replace({key: Document.of(key, {"text": b'"' + b"x" * 30_000 + b'"'}) for key in keys}, keys)
     subscription = Subscription("s", "any")
     session.begin(subscription)
     session.show(subscription, query)

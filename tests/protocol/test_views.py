@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.live.strict import Query, StrictSession
+from trigger_ddp.live.compiled import CompiledQuery
 from trigger_ddp.live.document import Document
-from trigger_ddp.live.query import Delta, LiveQuery
+from trigger_ddp.live.query import Delta
 from trigger_ddp.live.shape import Shape
 from trigger_ddp.protocol.fanout import Fanout
 from trigger_ddp.protocol.session import Subscription
@@ -23,14 +24,14 @@ class Told:
         self.session = StrictSession()
         self.fanout = Fanout()
         shape = Shape(Query("any", lambda row: True, lifted=("n",)).compiled({}).shape)
-        self.queries = [LiveQuery(shape, ((number,),)) for number in range(queries)]
+        self.queries = [shape.query(CompiledQuery(shape.compiled, ((number,),))) for number in range(queries)]
 
     def set(
         self, number: int, key: str, fields: dict[str, bytes] | None, document_id: str | None = None
     ) -> None:
         query = self.queries[number]
-        found = {} if fields is None else {(key,): Document.of(document_id or key, fields)}
-        self.fanout.tell([Delta(query, query.replace(found, [(key,)]))])
+        found = {} if fields is None else {key: Document.of(document_id or key, fields)}
+        self.fanout.tell([Delta(query, query.replace(found, [key]))])
 
     def show(self, number: int, *, whole: bool = True) -> Subscription:
         subscription = Subscription(f"s{number}", "any")
@@ -108,7 +109,7 @@ def test_ids_swapped_between_rows_in_one_look(told):
     told.set(0, "l", {"a": b"2"}, "y")
     told.show(0)
     query = told.queries[0]
-    swapped = {("k",): Document.of("y", {"a": b"1"}), ("l",): Document.of("x", {"a": b"2"})}
+    swapped = {"k": Document.of("y", {"a": b"1"}), "l": Document.of("x", {"a": b"2"})}
     told.fanout.tell([Delta(query, query.replace(swapped, list(swapped)))])
     assert told.documents == {("things", "y"): {"a": 1}, ("things", "x"): {"a": 2}}
 

@@ -14,6 +14,9 @@ import msgspec
 #: the document's id, which clients see, may be another column (an AleaIdField).
 Key = tuple[str | None, ...]
 
+#: What a row is held under: its key; of a key of one part, as most are, that part. Very many are held.
+Name = str | Key
+
 #: Field name to its value, already encoded as EJSON.
 Fields = Mapping[str, bytes]
 
@@ -49,6 +52,11 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     def fields(self) -> Fields:
         """Its fields, taken apart."""
         return {name: bytes(value) for name, value in _taken_apart(self.body).items()}
+
+
+def name_of(key: Key) -> Name:
+    """What a row with this key is held under."""
+    return key[0] or "" if len(key) == 1 else key
 
 
 def object_text(fields: Mapping[str, bytes | msgspec.Raw]) -> bytes:

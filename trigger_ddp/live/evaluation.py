@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Container, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.document import Document, Key, Name
 
 if TYPE_CHECKING:
     from trigger_ddp.live.compiled import CompiledShape
@@ -35,7 +35,7 @@ Bound = tuple[str, tuple[Any, ...]]
 
 #: Which rows match, for which live queries of the shape, and as what documents: None where the question was
 #: only whom a row concerns.
-Found = Mapping[Route, Mapping[Key, Document | None]]
+Found = Mapping[Route, Mapping[Name, Document | None]]
 
 
 class Part:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from trigger_ddp.live.document import Document, Key, Transition
+from trigger_ddp.live.document import Document, Name, Transition
 from trigger_ddp.live.evaluation import Route
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class LiveQuery:
 
     Attributes:
         routes: the lifted constants whose rows are its own.
-        documents: what it holds now, by key. Read it freely; only `Shape.complete` writes it.
+        documents: what it holds now, by `Name`. Read it freely; only `Shape.complete` writes it.
         state: LOADING until the first look is back; FAILED once a look failed, and never again anything else.
         error: why it failed.
         holds: how many have acquired and not yet released it.
@@ -55,7 +55,7 @@ class LiveQuery:
     def __init__(self, shape: Shape, routes: tuple[Route, ...]) -> None:
         self.shape = shape
         self.routes = routes
-        self.documents: dict[Key, Document] = {}
+        self.documents: dict[Name, Document] = {}
         self.state = State.LOADING
         self.error: BaseException | None = None
         self.holds = 0
@@ -63,7 +63,7 @@ class LiveQuery:
         self.since = math.inf
         self.load_at = 0.0
         self.alone = False
-        self._keys: dict[str, Key] = {}  # of the documents whose id is not their key
+        self._names: dict[str, Name] = {}  # of the documents whose id is another
         self._settled: list[Callable[[], None]] = []
 
     @property
@@ -92,50 +92,50 @@ class LiveQuery:
 
     def find(self, document_id: str) -> Document | None:
         """The document with this id, if the query holds it."""
-        document = self.documents.get(self._keys.get(document_id, (document_id,)))
+        document = self.documents.get(self._names.get(document_id, document_id))
         return document if document is not None and document.id == document_id else None
 
-    def replace(self, found: Mapping[Key, Document], keys: Iterable[Key]) -> tuple[Transition, ...]:
-        """Make what was found under ``keys`` the truth. Returns what that changes, in a delta's order.
+    def replace(self, found: Mapping[Name, Document], names: Iterable[Name]) -> tuple[Transition, ...]:
+        """Make what was found under ``names`` the truth. Returns what that changes, in a delta's order.
 
-        Ids are unique at every moment, but a look at some keys may find an id that a row not looked at still
+        Ids are unique at every moment, but a look at some rows may find an id that a row not looked at still
         holds here: it has moved. That row has changed then and its own notification is on the way, so
         its document gives way.
         """
         before: dict[str, Document | None] = {}  # of every id concerned
-        came: list[tuple[Key, Document]] = []
-        for key in keys:
-            old, new = self.documents.get(key), found.get(key)
+        came: list[tuple[Name, Document]] = []
+        for name in names:
+            old, new = self.documents.get(name), found.get(name)
             if old == new:
                 continue
             if old is not None:
                 before.setdefault(old.id, old)
-                self._drop(key, old)
+                self._drop(name, old)
             if new is not None:
-                came.append((key, new))
-        for key, new in came:
+                came.append((name, new))
+        for name, new in came:
             holder = self.find(new.id)
             before.setdefault(new.id, holder)
             if holder is not None:
-                self._drop(self._keys.get(new.id, (new.id,)), holder)
-            self.documents[key] = new
-            self.shape.note_held(self, key, new)
-            if key != (new.id,):
-                self._keys[new.id] = key
+                self._drop(self._names.get(new.id, new.id), holder)
+            self.documents[name] = new
+            self.shape.note_held(self, name, new)
+            if name != new.id:
+                self._names[new.id] = name
         changes = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
         transitions = [Transition(*change) for change in changes if change[1] != change[2]]
         return tuple(sorted(transitions, key=lambda step: (step.new is not None, step.old is None)))
 
-    def fill(self, found: Mapping[Key, Document]) -> None:
+    def fill(self, found: Mapping[Name, Document]) -> None:
         """Hold these documents, after a first look."""
-        if self.documents or any(key != (new.id,) for key, new in found.items()):
+        if self.documents or any(name != new.id for name, new in found.items()):
             self.replace(found, found)
         else:
             self.documents.update(found)
             self.shape.note_all_held(self, found)
 
-    def _drop(self, key: Key, document: Document) -> None:
-        del self.documents[key]
-        self.shape.note_dropped(self, key, document)
-        if self._keys.get(document.id) == key:
-            del self._keys[document.id]
+    def _drop(self, name: Name, document: Document) -> None:
+        del self.documents[name]
+        self.shape.note_dropped(self, name, document)
+        if self._names.get(document.id) == name:
+            del self._names[document.id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from django.db import connections
 from django.db.models import F, prefetch_related_objects
@@ -13,7 +13,7 @@ from trigger_ddp.api.documents import Serializer, encoded_all
 from trigger_ddp.api.encoders import NULL
 from trigger_ddp.api.ids import id_texts
 from trigger_ddp.live.compiled import Read
-from trigger_ddp.live.document import Document, Key, name_text
+from trigger_ddp.live.document import Document, Name, name_text
 from trigger_ddp.live.evaluation import Found, Route, Row
 
 #: Per position of a row, what Django does to the value that PostgreSQL gave, and the expression it came from.
@@ -48,12 +48,12 @@ class Reader(Protocol):
     def width(self) -> int:
         """How many values of a row it reads."""
 
-    def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
+    def documents(self, columns: Sequence[Sequence[Any]], names: Sequence[Name]) -> list[Document]:
         """The documents, in the order of the rows, of which there is at least one.
 
         Args:
             columns: the values of all rows, as Django's converters give them, column by column.
-            keys: the rows' keys.
+            names: what the rows are held under.
         """
 
 
@@ -68,9 +68,9 @@ class RowReader:
         self.expressions = dict(serializer.values()[len(serializer.id_paths) - self._ids :])
         self.width = len(self.expressions) + len(extras)
 
-    def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
+    def documents(self, columns: Sequence[Sequence[Any]], names: Sequence[Name]) -> list[Document]:
         width = len(self.expressions)
-        ids = id_texts(columns[: self._ids]) if self._ids else [key[0] or "" for key in keys]
+        ids = id_texts(columns[: self._ids]) if self._ids else cast("Sequence[str]", names)
         fields = self._serializer.fields(columns[self._ids : width])
         for extra, values in zip(self._extras, columns[width:], strict=True):
             fields[extra.name] = encoded_all(extra.encode, values)
@@ -101,7 +101,7 @@ class InstanceReader:
         self.expressions = {f"_field{index}": F(name) for index, name in enumerate(self._attributes)}
         self.width = len(self.expressions) + len(extras)
 
-    def documents(self, columns: Sequence[Sequence[Any]], keys: Sequence[Key]) -> list[Document]:
+    def documents(self, columns: Sequence[Sequence[Any]], names: Sequence[Name]) -> list[Document]:
         width = len(self._attributes)
         instances = []
         for row in zip(*columns, strict=True):
@@ -147,11 +147,11 @@ def read_rows(routes: int, keys: int, converters: Converters, reader: Reader, al
         if not rows:
             return {}
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        routes_of, keys_of = _names(columns, routes, start)
-        if not _are_wanted_once(routes_of, keys_of, wanted):
-            return read(_wanted_once(rows, zip(routes_of, keys_of, strict=True), wanted), wanted)
-        documents = reader.documents(_converted(columns, converters, start, alias)[start:end], keys_of)
-        return _by_route(routes_of, keys_of, documents)
+        routes_of, names = _told_apart(columns, routes, start)
+        if not _are_wanted_once(routes_of, names, wanted):
+            return read(_wanted_once(rows, zip(routes_of, names, strict=True), wanted), wanted)
+        documents = reader.documents(_converted(columns, converters, start, alias)[start:end], names)
+        return _by_route(routes_of, names, documents)
 
     return read
 
@@ -162,9 +162,9 @@ def read_whom(routes: int, keys: int) -> Read:
     def read(rows: Sequence[Row], wanted: Container[Route]) -> Found:
         if not rows:
             return {}
-        names = zip(*_names(list(zip(*rows, strict=True)), routes, routes + keys), strict=True)
-        found = [(route, key) for route, key in dict.fromkeys(names) if route in wanted]
-        return _by_route([route for route, _ in found], [key for _, key in found], [None] * len(found))
+        told_apart = zip(*_told_apart(list(zip(*rows, strict=True)), routes, routes + keys), strict=True)
+        found = [(route, name) for route, name in dict.fromkeys(told_apart) if route in wanted]
+        return _by_route([route for route, _ in found], [name for _, name in found], [None] * len(found))
 
     return read
 
@@ -177,7 +177,7 @@ def read_instances(
 
     def read(_: Sequence[Row], __: Container[Route]) -> Found:
         documents = documents_of_instances(list(queryset()), serializer, extras, paths)
-        return {(): {(document.id,): document for document in documents}}
+        return {(): {document.id: document for document in documents}}
 
     return read
 
@@ -188,43 +188,46 @@ def are_plain(converters: Converters) -> bool:
     return all(getattr(function, "__module__", "").startswith("django.") for function in functions)
 
 
-def _names(columns: Sequence[Sequence[Any]], routes: int, start: int) -> tuple[list[Route], list[Key]]:
-    """What tells the rows apart, of which there is at least one."""
-    keys = list(zip(*columns[routes:start], strict=True))
-    return list(zip(*columns[:routes], strict=True)) if routes else [()] * len(keys), keys
+def _told_apart(
+    columns: Sequence[Sequence[Any]], routes: int, start: int
+) -> tuple[Sequence[Route], Sequence[Name]]:
+    """What tells the rows apart, of which there is at least one: their routes and names."""
+    keys = columns[routes:start]
+    names: Sequence[Name] = keys[0] if len(keys) == 1 else list(zip(*keys, strict=True))
+    return list(zip(*columns[:routes], strict=True)) if routes else [()] * len(names), names
 
 
-def _are_wanted_once(routes_of: list[Route], keys_of: list[Key], wanted: Container[Route]) -> bool:
+def _are_wanted_once(routes_of: Sequence[Route], names: Sequence[Name], wanted: Container[Route]) -> bool:
     """Whether all rows are wanted, and no two are the same. As a rule; and then nothing is done for each."""
     if not all(map(wanted.__contains__, set(routes_of))):
         return False
-    count = len(keys_of)
-    return len(set(keys_of)) == count or len(set(zip(routes_of, keys_of, strict=True))) == count
+    count = len(names)
+    return len(set(names)) == count or len(set(zip(routes_of, names, strict=True))) == count
 
 
 def _wanted_once(
-    rows: Sequence[Row], names: Iterable[tuple[Route, Key]], wanted: Container[Route]
+    rows: Sequence[Row], told_apart: Iterable[tuple[Route, Name]], wanted: Container[Route]
 ) -> list[Row]:
     """Each row whose route is wanted once: a join may find it more often. (For another route its extra fields
     may have other values.)"""
-    found: dict[tuple[Route, Key], Row] = {}
-    for name, row in zip(names, rows, strict=True):
-        if name[0] in wanted:
-            known = found.get(name)
+    found: dict[tuple[Route, Name], Row] = {}
+    for which, row in zip(told_apart, rows, strict=True):
+        if which[0] in wanted:
+            known = found.get(which)
             # An annotation through such a join has several values: always the same one is chosen.
             if known is None or (known != row and repr(row) < repr(known)):
-                found[name] = row
+                found[which] = row
     return list(found.values())
 
 
 def _by_route(
-    routes_of: Sequence[Route], keys_of: Sequence[Key], documents: Sequence[Document | None]
+    routes_of: Sequence[Route], names: Sequence[Name], documents: Sequence[Document | None]
 ) -> Found:
-    found: dict[Route, dict[Key, Document | None]] = {route: {} for route in routes_of}
+    found: dict[Route, dict[Name, Document | None]] = {route: {} for route in routes_of}
     if len(found) == 1:
-        return {routes_of[0]: dict(zip(keys_of, documents, strict=True))}
-    for route, key, document in zip(routes_of, keys_of, documents, strict=True):
-        found[route][key] = document
+        return {routes_of[0]: dict(zip(names, documents, strict=True))}
+    for route, name, document in zip(routes_of, names, documents, strict=True):
+        found[route][name] = document
     return found
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from trigger_ddp.live.document import Document, Key
+from trigger_ddp.live.document import Document, Key, Name, name_of
 from trigger_ddp.live.evaluation import MOST_KEYS, Answers, Evaluation, Route
 from trigger_ddp.live.query import Delta, LiveQuery, State
 
@@ -18,9 +18,35 @@ if TYPE_CHECKING:
 MOST_LOADED = 500
 
 
-def _names(key: Key, document: Document) -> tuple[Key | str, ...]:
-    """What a held row is found by."""
-    return (key,) if key == (document.id,) else (key, document.id)
+#: Live queries of a shape that are each asked whether they hold a row. Of more, note who does: a quarter of
+#: what a document takes up.
+FEW = 200
+
+#: Who holds what, by a row's name or a document's id: one live query, or several.
+_Holders = dict[Any, "LiveQuery | dict[LiveQuery, None]"]
+
+
+def _add(holders: _Holders, name: Name, query: LiveQuery) -> None:
+    held = holders.setdefault(name, query)
+    if isinstance(held, dict):
+        held[query] = None
+    elif held is not query:
+        holders[name] = {held: None, query: None}
+
+
+def _remove(holders: _Holders, name: Name, query: LiveQuery) -> None:
+    held = holders[name]
+    if held is query:
+        del holders[name]
+    elif isinstance(held, dict):
+        del held[query]
+        if len(held) == 1:
+            (holders[name],) = held
+
+
+def _of(holders: _Holders, name: Name) -> Collection[LiveQuery]:
+    held = holders.get(name, ())
+    return (held,) if isinstance(held, LiveQuery) else held
 
 
 class Shape:
@@ -52,9 +78,8 @@ class Shape:
         self._load_is_next = True  # looks and loads take turns
         self._asked_at = 0  # what `received` was when the running look began …
         self._asked: dict[LiveQuery, int] = {}  # … and `asked` when the running load did
-        #: Who holds a row, by its key, and by its document's id where that is another. Not kept where there
-        #: is but one live query.
-        self._holders: dict[Key | str, LiveQuery | dict[LiveQuery, None]] = {}  # one: without a dictionary
+        self._holders: _Holders | None = None  # by names, once there are more than a few live queries …
+        self._holders_by_id: _Holders = {}  # … and of documents whose id is another
 
     def __bool__(self) -> bool:
         return bool(self._queries)
@@ -73,6 +98,10 @@ class Shape:
             query = self._queries[compiled.routes] = LiveQuery(self, compiled.routes)
             for route in compiled.routes:
                 self.by_route.setdefault(route, {})[query] = None
+            if self._holders is None and len(self._queries) > FEW:
+                self._holders = {}
+                for other in self._queries.values():
+                    self.note_all_held(other, other.documents)
             self.load(query)
         return query
 
@@ -86,56 +115,40 @@ class Shape:
             if not self.by_route[route]:
                 del self.by_route[route]
         self._load.pop(query, None)
-        for key, document in query.documents.items():
-            self.note_dropped(query, key, document)
+        for name, document in query.documents.items():
+            self.note_dropped(query, name, document)
         return True
 
     # -- who holds what -------------------------------------------------------------------------
 
-    def note_held(self, query: LiveQuery, key: Key, document: Document) -> None:
+    def note_held(self, query: LiveQuery, name: Name, document: Document) -> None:
         """A live query holds a document now."""
-        if self.compiled.lifted:
-            holders = self._holders
-            for name in _names(key, document):
-                held = holders.setdefault(name, query)
-                if isinstance(held, dict):
-                    held[query] = None
-                elif held is not query:
-                    holders[name] = {held: None, query: None}
+        if self._holders is not None:
+            _add(self._holders, name, query)
+            if document.id != name:
+                _add(self._holders_by_id, document.id, query)
 
-    def note_all_held(self, query: LiveQuery, documents: Mapping[Key, Document]) -> None:
-        """A live query that held nothing holds documents now, whose ids are their keys."""
-        if self.compiled.lifted:
-            if self._holders.keys().isdisjoint(documents):
-                self._holders.update(dict.fromkeys(documents, query))
-            else:
-                for key, document in documents.items():
-                    self.note_held(query, key, document)
+    def note_all_held(self, query: LiveQuery, documents: Mapping[Name, Document]) -> None:
+        """The same of many documents."""
+        if self._holders is not None:
+            for name, document in documents.items():
+                self.note_held(query, name, document)
 
-    def note_dropped(self, query: LiveQuery, key: Key, document: Document) -> None:
+    def note_dropped(self, query: LiveQuery, name: Name, document: Document) -> None:
         """A live query does not hold a document any more."""
-        if self.compiled.lifted:
-            for name in _names(key, document):
-                held = self._holders[name]
-                if held is query:
-                    del self._holders[name]
-                elif isinstance(held, dict):
-                    del held[query]
-                    if len(held) == 1:
-                        (self._holders[name],) = held
+        if self._holders is not None:
+            _remove(self._holders, name, query)
+            if document.id != name:
+                _remove(self._holders_by_id, document.id, query)
 
     def holders(self, document_id: str) -> Collection[LiveQuery]:
         """The live queries that hold a document with this id, and perhaps some that do not."""
-        by_key, by_id = self._holding((document_id,)), self._known_holders(document_id)
-        return {*by_key, *by_id} if by_id else by_key
+        by_name, by_id = self._holding(document_id), _of(self._holders_by_id, document_id)
+        return {*by_name, *by_id} if by_id else by_name
 
-    def _holding(self, key: Key) -> Collection[LiveQuery]:
+    def _holding(self, name: Name) -> Collection[LiveQuery]:
         """The live queries that hold a row, and perhaps some that do not."""
-        return self._known_holders(key) if self.compiled.lifted else self.queries
-
-    def _known_holders(self, name: Key | str) -> Collection[LiveQuery]:
-        held = self._holders.get(name, ())
-        return (held,) if isinstance(held, LiveQuery) else held
+        return self._queries.values() if self._holders is None else _of(self._holders, name)
 
     # -- the inbox ------------------------------------------------------------------------------
 
@@ -290,18 +303,18 @@ class Shape:
             self.look_at_everything(evaluation.since)
             self._looked()
             return
-        by_query: dict[LiveQuery, dict[Key, Document | None]] = {}
-        for key in answers.keys:
-            for query in self._holding(key):
-                if key in query.documents:
-                    by_query.setdefault(query, {})[key] = None
+        by_query: dict[LiveQuery, dict[Name, Document | None]] = {}
+        for name in map(name_of, answers.keys):
+            for query in self._holding(name):
+                if name in query.documents:
+                    by_query.setdefault(query, {})[name] = None
         # Of a document found by several constants of a list, the first one's stands; as in `_loaded`.
         for route in sorted(answers.found):
             for query in self.by_route.get(route, ()):
                 documents = by_query.setdefault(query, {})
-                for key, document in answers.found[route].items():
-                    if documents.get(key) is None:
-                        documents[key] = document
+                for name, document in answers.found[route].items():
+                    if documents.get(name) is None:
+                        documents[name] = document
         if not self.compiled.by_keys:
             for query in by_query:
                 self.load(query, evaluation.since)
@@ -310,7 +323,7 @@ class Shape:
             for query, looked_at in by_query.items():
                 # What is not loaded yet can't be kept by keys; its load comes later than this look.
                 if query.state is State.LIVE and self._has(query):
-                    found = {key: document for key, document in looked_at.items() if document is not None}
+                    found = {name: document for name, document in looked_at.items() if document is not None}
                     if transitions := query.replace(found, looked_at):
                         yield Delta(query, transitions)
 
@@ -320,9 +333,12 @@ class Shape:
             query.alone = False
             if not self._has(query):
                 continue
-            found: dict[Key, Document] = {}
-            for route in reversed(query.routes):  # of a document found by several, the first one's stands
-                found |= cast("Mapping[Key, Document]", answers.found.get(route, {}))
+            found: dict[Name, Document] = {}
+            for route in query.routes:
+                part = cast("Mapping[Name, Document]", answers.found.get(route, {}))
+                if found:  # of a document found by several, the first one's stands
+                    part = {name: document for name, document in part.items() if name not in found}
+                found.update(part)
             if query.state is State.LOADING:
                 query.fill(found)
                 query.settle(State.LIVE)  # nobody was told anything yet: whoever waited reads `documents`

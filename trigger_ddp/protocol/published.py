@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
-from trigger_ddp.live.document import Document, Fields, Key, Transition
+from trigger_ddp.live.document import Document, Fields, Name, Transition
 
 
 class Group(Protocol):
@@ -27,7 +27,7 @@ class Layer(Protocol):
         """The name of the collection it publishes."""
 
     @property
-    def documents(self) -> Mapping[Key, Document]:
+    def documents(self) -> Mapping[Name, Document]:
         """What it holds now."""
 
     def find(self, document_id: str) -> Document | None:
@@ -42,7 +42,7 @@ class Published:
 
     def __init__(self, collection: str) -> None:
         self.collection = collection
-        self.documents: dict[Key, Document] = {}
+        self.documents: dict[Name, Document] = {}
 
     @property
     def group(self) -> Published:
@@ -55,7 +55,7 @@ class Published:
 
     def find(self, document_id: str) -> Document | None:
         """The document with this id, if it is published."""
-        return self.documents.get((document_id,))
+        return self.documents.get(document_id)
 
     def add(self, document_id: str, fields: Fields) -> Transition | None:
         """A new document, or fields that a known one lacks; those it has keep their values, as in Meteor."""
@@ -80,7 +80,7 @@ class Published:
             LookupError: it was not.
         """
         old = self._known(document_id)
-        del self.documents[(document_id,)]
+        del self.documents[document_id]
         return Transition(document_id, old, None)
 
     def _known(self, document_id: str) -> Document:
@@ -95,5 +95,5 @@ class Published:
         if old is not None and old.fields == fields:
             return None
         new = Document.of(document_id, fields)
-        self.documents[(document_id,)] = new
+        self.documents[document_id] = new
         return Transition(document_id, old, new)
