@@ -234,11 +234,11 @@ def test_those_wait_that_nobody_has_or_one_of_very_many(triggers, monkeypatch):
         ]
         few, many = session_of(own), session_of(crowded)
         many.subscriptions["more"] = Subscription("more", "Any")
-        service.fanout.watch(crowded, many)
-        for session in (few, many):
-            service.fanout.watch(shared, session)
-            service.fanout.watch(lifted, session)
-        service.fanout.watch(own, few)
+        watched = [(crowded, many), (own, few)]
+        watched += [(query, session) for query in (shared, lifted) for session in (few, many)]
+        for query, session in watched:
+            session.show(Subscription("s", "Any"), query)
+            service.fanout.watch(query, session)
         await idle(service)
         waiting = {query for query in live_queries(service) if service._may_wait(Evaluation(query.shape))}
         assert waiting == {lingering, crowded}

@@ -8,19 +8,19 @@ from trigger_ddp.live.query import Delta
 from trigger_ddp.protocol.pieces import Pieces
 from trigger_ddp.protocol.published import Layer
 from trigger_ddp.protocol.session import Session
-from trigger_ddp.protocol.views import Broadcast
+from trigger_ddp.protocol.views import Broadcast, CollectionView
 
 
 class Fanout:
     """The sessions behind each live query, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._sessions: dict[Layer, dict[Session, None]] = {}
+        self._sessions: dict[Layer, dict[Session, CollectionView]] = {}
         self._pieces: dict[Layer, Pieces] = {}  # of layers that sessions are behind
 
     def watch(self, query: Layer, session: Session) -> None:
-        """From now on tell ``session`` of the changes of ``query``."""
-        self._sessions.setdefault(query, {})[session] = None
+        """From now on tell ``session`` of the changes of ``query``, by the view that it has of it now."""
+        self._sessions.setdefault(query, {})[session] = session.views[query.collection]
 
     def unwatch(self, query: Layer, session: Session) -> None:
         """Tell ``session`` no more; it need not have been told before."""
@@ -67,9 +67,8 @@ class Fanout:
                 continue
             told = True
             broadcast = Broadcast(delta.query, delta.transitions)
-            collection = delta.query.collection
-            for session in sessions:
-                session.views[collection].apply(broadcast)
+            for view in sessions.values():
+                view.apply(broadcast)
             if (pieces := self._pieces.get(delta.query)) is not None:
                 pieces.update(delta.transitions)
         return told

@@ -134,7 +134,8 @@ class Session:
         universal: the universal subscriptions by id.
         coming: subscriptions that are being made ready to replace others, see `switch`.
         views: the collections that are published to this session, by name.
-        outgoing: the frames that wait for `take`.
+        outgoing: the frames that wait for `take`; read it only.
+        outgoing_size: their bytes; likewise.
         outlet: sends frames at once, while there is a connection and if nothing is in ``outgoing``. Whoever
             uses it counts in ``sent`` what it sends.
         on_message: called with every message whose turn it is, decoded, before it is looked at.
@@ -151,7 +152,6 @@ class Session:
         "_on_outgoing",
         "_on_too_much",
         "_outgoing_count",
-        "_outgoing_size",
         "_repeats",
         "_unanswered",
         "closing",
@@ -161,6 +161,7 @@ class Session:
         "on_message",
         "on_refusal",
         "outgoing",
+        "outgoing_size",
         "outlet",
         "sent",
         "subscriptions",
@@ -192,7 +193,7 @@ class Session:
         self._most_values = most_values
         self.outgoing: list[bytes] = []
         self._outgoing_count = 0  # messages in there, without pings and pongs
-        self._outgoing_size = 0
+        self.outgoing_size = 0
         self._most_outgoing: float = math.inf
         self._on_too_much: Callable[[], object] | None = None
         # As text: decoded, a message may be many times as large. Bounded by who fills it, and mostly empty:
@@ -225,14 +226,9 @@ class Session:
             self._on_outgoing(self)
         self.outgoing.append(frames)
         self._outgoing_count += count
-        self._outgoing_size += len(frames)
-        if self._outgoing_size > self._most_outgoing and self._on_too_much is not None:
+        self.outgoing_size += len(frames)
+        if self.outgoing_size > self._most_outgoing and self._on_too_much is not None:
             self._on_too_much()
-
-    @property
-    def outgoing_size(self) -> int:
-        """Bytes of the outgoing frames."""
-        return self._outgoing_size
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
@@ -245,7 +241,7 @@ class Session:
             self._unanswered.difference_update(self._answered)
             self._answered.clear()
         self.sent += self._outgoing_count
-        self._outgoing_count = self._outgoing_size = 0
+        self._outgoing_count = self.outgoing_size = 0
         return outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
 
     # -- lost and regained ----------------------------------------------------------------------
@@ -253,7 +249,7 @@ class Session:
     def keep(self, most_bytes: int, on_too_much: Callable[[], object]) -> None:
         """The connection is lost: keep what is sent until `resume`, and call back where that is too much."""
         self._most_outgoing, self._on_too_much = most_bytes, on_too_much
-        if self._outgoing_size > most_bytes:
+        if self.outgoing_size > most_bytes:
             on_too_much()
 
     def can_resume(self, wire: Wire, connecting: Connecting) -> bool:

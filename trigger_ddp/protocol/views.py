@@ -13,7 +13,7 @@ a document, the order is kept for each of that document's fields, for as long as
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Fields, Transition, difference, difference_of, object_text
@@ -78,7 +78,9 @@ class CollectionView:
         self._collection = collection
         self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
         self._company: _Company | None = None  # the same layers, once there have been several
-        self._untold: dict[Layer, dict[str, None]] = {}  # ids still to be told, while a layer is attached
+        self._untold: dict[Layer, dict[str, None]] | None = (
+            None  # ids that are still to be told
+        )
         self._rest: Rest | Documents | None = None  # in place of these, while one layer has not changed
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
@@ -105,7 +107,7 @@ class CollectionView:
         if len(self._layers) == 1:
             self._rest = Rest(pieces) if pieces is not None else Documents(layer)
         elif layer.documents:
-            self._untold[layer] = dict.fromkeys(document.id for document in layer.documents.values())
+            self._leave(layer, dict.fromkeys(document.id for document in layer.documents.values()))
         return True
 
     def count(self, layer: Layer) -> bool:
@@ -125,8 +127,23 @@ class CollectionView:
         if self._rest is not None:
             layer = next(iter(self._layers))
             if ids := self._rest.ids():
-                self._untold[layer] = ids
+                self._leave(layer, ids)
             self._rest = None
+
+    def _leave(self, layer: Layer, ids: dict[str, None]) -> None:
+        """These are still to be told."""
+        if self._untold is None:
+            self._untold = {}
+        self._untold[layer] = ids
+
+    def _left(self, layer: Layer) -> Collection[str]:
+        """The ids that are still to be told of a layer."""
+        return () if self._untold is None else self._untold.get(layer, ())
+
+    def _forget_left(self, layer: Layer) -> None:
+        if self._untold is not None:
+            self._untold.pop(layer, None)
+            self._untold = self._untold or None
 
     def tell_some(self, layer: Layer, most: int) -> bool:
         """Tell the client what up to ``most`` of the documents add that were not told yet; fewer large ones.
@@ -136,9 +153,9 @@ class CollectionView:
         """
         if self._rest is not None:
             return self._tell_next(self._rest, most)
-        untold = self._untold.get(layer)
-        if untold is None:
+        if self._untold is None or layer not in self._untold:
             return False
+        untold = self._untold[layer]
         enough = self._session.outgoing_size + MOST_TOLD_BYTES
         for document_id in [*itertools.islice(untold, most)]:
             if self._session.outgoing_size >= enough:
@@ -146,7 +163,7 @@ class CollectionView:
             del untold[document_id]
             self._step(layer, Transition(document_id, None, layer.find(document_id)))
         if not untold:
-            del self._untold[layer]
+            self._forget_left(layer)
         return bool(untold)
 
     def _tell_next(self, rest: Rest | Documents, most: int) -> bool:
@@ -169,13 +186,16 @@ class CollectionView:
         if self._layers[layer]:
             return False
         self._spell_out()
-        untold = self._untold.pop(layer, {})
+        untold = self._left(layer)
+        self._forget_left(layer)
         for document in layer.documents.values():
             if document.id not in untold:
                 self._step(layer, Transition(document.id, document, None))
         del self._layers[layer]
         if self._company is not None:
             self._company.remove(layer)
+            if len(self._layers) == 1:
+                self._company = None
         return True
 
     def apply(self, broadcast: Broadcast) -> None:
@@ -183,15 +203,17 @@ class CollectionView:
         session = self._session
         if self._rest is not None:
             self._spell_out()
-        if len(self._layers) == 1 and not self._untold:
+        # What a thousand clients are each looked at for is what it costs to tell them: nothing but slots of
+        # the view and the session, so that little is fetched into the processor's cache.
+        if self._company is None and self._untold is None:
             frames = broadcast.ready.get(session.wire) or broadcast.joined(session.wire)
-            if session.outlet is None or session.outgoing:
+            if session.outlet is None or session.outgoing_size:
                 session.push(frames, broadcast.count)
             else:
                 session.sent += broadcast.count
                 session.outlet(frames)
             return
-        untold = self._untold.get(broadcast.layer, ())
+        untold = self._left(broadcast.layer)
         for step, ready_made in zip(broadcast.transitions, broadcast.frames(session.wire), strict=True):
             if step.id not in untold:  # else its turn comes, with what it is by then
                 self._step(broadcast.layer, step, ready_made)
@@ -200,7 +222,7 @@ class CollectionView:
 
     def agrees_with(self, other: CollectionView) -> bool:
         """Whether the layers are the same in the same order, so that the client has nothing to learn."""
-        return not other._untold and other._rest is None and [*self._layers] == [*other._layers]
+        return other._untold is None and other._rest is None and [*self._layers] == [*other._layers]
 
     def adopt(self, before: CollectionView) -> None:
         """Be what ``before`` was; the two agree."""
@@ -223,10 +245,10 @@ class CollectionView:
         new = [document_id for document_id in dict.fromkeys(ids) if document_id not in had]
         for document_id in new[:most]:
             self._send(document_id, None, self._merged(document_id))
-        for document_id in new[most:]:
-            for layer in self._layers:
-                if layer.find(document_id) is not None:
-                    self._untold.setdefault(layer, {})[document_id] = None
+        for layer in self._layers:
+            left = [document_id for document_id in new[most:] if layer.find(document_id) is not None]
+            if left:
+                self._leave(layer, dict.fromkeys(left))
         return min(len(new), most)
 
     def _told(self) -> dict[str, Fields]:
@@ -235,7 +257,7 @@ class CollectionView:
             document.id
             for layer in self._layers
             for document in layer.documents.values()
-            if document.id not in self._untold.get(layer, ())
+            if document.id not in self._left(layer)
         )
         return {document_id: self._merged(document_id) or {} for document_id in dict.fromkeys(ids)}
 
@@ -253,7 +275,7 @@ class CollectionView:
         """The layers that have told of a document, and their fields of it, the first told first."""
         for layer in self._layers if self._company is None else self._company.holders(document_id):
             document = layer.find(document_id)
-            if document is not None and document_id not in self._untold.get(layer, ()):
+            if document is not None and document_id not in self._left(layer):
                 yield layer, document.fields
 
     def _step(self, layer: Layer, step: Transition, ready_made: bytes | None = None) -> None:

@@ -346,7 +346,7 @@ class Publications:
         queries = _live_queries(session)
         for query in old_queries.keys() - queries.keys():
             service.fanout.unwatch(query, session)
-        for query in queries.keys() - old_queries.keys():
+        for query in queries:  # also of those that stay: the views are others
             service.fanout.watch(query, session)
         for new in failed:
             if not new.universal:
