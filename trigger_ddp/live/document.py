@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 
@@ -89,7 +87,7 @@ def _taken_apart_slowly(body: bytes) -> dict[str, msgspec.Raw]:
     return fields
 
 
-class Transition(NamedTuple):
+class Transition(msgspec.Struct, frozen=True):
     """What became of one document: it left (no new one), came (no old one), or changed."""
 
     id: str
@@ -97,8 +95,7 @@ class Transition(NamedTuple):
     new: Document | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """Two versions of one document's fields compared.
 
     Args:

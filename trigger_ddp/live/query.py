@@ -102,11 +102,16 @@ class LiveQuery:
         holds here: it has moved. That row has changed then and its own notification is on the way, so
         its document gives way.
         """
-        before: dict[str, Document | None] = {}  # of every id concerned
+        changed: list[Transition] = []
+        before: dict[str, Document | None] = {}  # of every other id concerned
         came: list[tuple[Name, Document]] = []
         for name in names:
             old, new = self.documents.get(name), found.get(name)
             if old == new:
+                continue
+            if old is not None and new is not None and old.id == new.id:
+                self.documents[name] = new
+                changed.append(Transition(old.id, old, new))
                 continue
             if old is not None:
                 before.setdefault(old.id, old)
@@ -122,9 +127,11 @@ class LiveQuery:
             self.shape.note_held(self, name, new)
             if name != new.id:
                 self._names[new.id] = name
-        changes = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
-        transitions = [Transition(*change) for change in changes if change[1] != change[2]]
-        return tuple(sorted(transitions, key=lambda step: (step.new is not None, step.old is None)))
+        if not before:
+            return tuple(changed)
+        others = [(document_id, old, self.find(document_id)) for document_id, old in before.items()]
+        changed += [Transition(*other) for other in others if other[1] != other[2]]
+        return tuple(sorted(changed, key=lambda step: (step.new is not None, step.old is None)))
 
     def fill(self, found: Mapping[Name, Document]) -> None:
         """Hold these documents, after a first look."""

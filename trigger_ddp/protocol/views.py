@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Fields, Transition, difference, difference_of, object_text
 from trigger_ddp.protocol import messages
-from trigger_ddp.protocol.frames import Wire, frame
+from trigger_ddp.protocol.frames import Wire, frame, joined_frames
 from trigger_ddp.protocol.pieces import Documents, Pieces, Rest
 from trigger_ddp.protocol.published import Group, Layer, Published
 
@@ -46,16 +46,19 @@ class Broadcast:
     def frames(self, wire: Wire) -> list[bytes]:
         """One frame for each transition, in their order."""
         if wire not in self._frames:
-            if self._messages is None:
-                collection = self.layer.collection
-                self._messages = [_message(collection, step) for step in self.transitions]
-            self._frames[wire] = [frame(wire, message) for message in self._messages]
+            self._frames[wire] = [frame(wire, message) for message in self._told()]
         return self._frames[wire]
 
     def joined(self, wire: Wire) -> bytes:
         """All frames as one piece."""
-        joined = self.ready[wire] = b"".join(self.frames(wire))
+        joined = self.ready[wire] = joined_frames(wire, self._told())
         return joined
+
+    def _told(self) -> list[bytes]:
+        if self._messages is None:
+            collection = self.layer.collection
+            self._messages = [_message(collection, step) for step in self.transitions]
+        return self._messages
 
 
 def _message(collection: str, step: Transition) -> bytes:
@@ -78,9 +81,7 @@ class CollectionView:
         self._collection = collection
         self._layers: dict[Layer, int] = {}  # in the order told, with the number of subscriptions
         self._company: _Company | None = None  # the same layers, once there have been several
-        self._untold: dict[Layer, dict[str, None]] | None = (
-            None  # ids that are still to be told
-        )
+        self._untold: dict[Layer, dict[str, None]] | None = None  # ids that are still to be told
         self._rest: Rest | Documents | None = None  # in place of these, while one layer has not changed
         self._orders: dict[str, _Order] = {}  # of documents in which something published by hand has company
 
