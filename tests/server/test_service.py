@@ -193,7 +193,7 @@ def test_a_method_does_not_wait_for_a_query_that_nobody_wants_any_more(triggers)
 
 
 def test_those_who_come_and_go_in_a_loop_leave_a_bounded_number_behind(triggers, monkeypatch):
-    monkeypatch.setattr("trigger_ddp.server.service.MOST_LINGERING", 3)
+    monkeypatch.setattr("trigger_ddp.server.lingering.MOST_LINGERING", 3)
 
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()
@@ -207,7 +207,7 @@ def test_those_who_come_and_go_in_a_loop_leave_a_bounded_number_behind(triggers,
 
 
 def test_few_linger_that_share_no_statement(triggers, monkeypatch):
-    monkeypatch.setattr("trigger_ddp.server.service.MOST_LINGERING_ALONE", 2)
+    monkeypatch.setattr("trigger_ddp.server.lingering.MOST_LINGERING_ALONE", 2)
 
     async def test(service: Service, source: HeldSource) -> None:
         source.may_listen.set()

@@ -40,6 +40,7 @@ from trigger_ddp.server.database import answer, first_line, is_locked, is_passin
 from trigger_ddp.server.guard import no_queries_on_this_thread
 from trigger_ddp.server.heartbeats import Heartbeats
 from trigger_ddp.server.leases import Lease, Leases
+from trigger_ddp.server.lingering import Lingering
 from trigger_ddp.server.metrics import Metrics, kind_of
 from trigger_ddp.server.pipeline import TOGETHER, Pipeline
 from trigger_ddp.server.siblings import Siblings
@@ -63,11 +64,6 @@ OUTBOXES_SECONDS = 1.0
 
 #: Seconds for which a query's documents are kept ready for the next who subscribes to it.
 PIECES_SECONDS = 20.0
-
-#: Live queries that may linger at a time: whoever subscribes in a loop must not fill the memory …
-MOST_LINGERING = 1000
-#: … and of those that share no statement with others, each of which is a query more whenever a row changes.
-MOST_LINGERING_ALONE = 50
 
 #: Subscriptions of one session above which live queries that nobody else has are looked at after others.
 MANY_SUBSCRIPTIONS = 50
@@ -139,9 +135,7 @@ class Service:
         self._nursery: trio.Nursery | None = None
         # What serves all must not begin in the context of the client that happened to need it first.
         self._context = contextvars.copy_context()
-        # Those that nobody wants at the moment, until when; apart those that share no statement.
-        self._lingering: dict[LiveQuery, float] = {}
-        self._lingering_alone: dict[LiveQuery, float] = {}
+        self._lingering = Lingering(settings.linger, self._release)
         self._warned_of: set[str] = set()  # tables that DDP_ALLOW_STALE lets be read
         self._waiting_for_others: deque[Evaluation] = deque()
         self._others_at = math.inf  # when a few of these are begun in any case
@@ -266,13 +260,11 @@ class Service:
     async def _start_when_due(self) -> None:
         while True:
             due = self.engine.next_due()
-            firsts = (next(iter(one.values()), math.inf) for one in (self._lingering, self._lingering_alone))
-            ending = min(firsts)  # all linger equally long
             start = min(math.inf if due is None else due, self._others_at)
-            with trio.move_on_at(min(start, ending)):
+            with trio.move_on_at(min(start, self._lingering.next_due)):
                 await self._timetable_changed.wait()
             self._timetable_changed = trio.Event()
-            self._end_lingering()
+            self._lingering.end_due()
             if start <= trio.current_time():
                 self._continue()
 
@@ -396,7 +388,7 @@ class Service:
             self._unuse(compiled.shape)
             raise
         query = self.engine.acquire(compiled)
-        if self._lingering_with(query).pop(query, None) is not None:
+        if self._lingering.take(query):
             self._release(query)  # whoever let go last kept it for this
         self._continue()
         return query
@@ -404,8 +396,7 @@ class Service:
     def let_go(self, query: LiveQuery) -> None:
         """End one `hold`. The last one ends some time later, in case somebody comes back to the query."""
         if query.holds == 1 and query.state is not State.FAILED and self.settings.linger:
-            self._lingering_with(query)[query] = trio.current_time() + self.settings.linger
-            self._end_lingering()
+            self._lingering.add(query)
             self._timetable_changed.set()
         else:
             self._release(query)
@@ -414,21 +405,6 @@ class Service:
         self.engine.release(query)
         self._unuse(query.shape.compiled)
         self._let_pass()  # a barrier does not wait for what nobody wants
-
-    def _end_lingering(self) -> None:
-        """End those whose time is over; they linger in the order in which they were let go."""
-        now = trio.current_time()
-        pairs = (self._lingering, MOST_LINGERING), (self._lingering_alone, MOST_LINGERING_ALONE)
-        for lingering, most in pairs:
-            while lingering:
-                query, until = next(iter(lingering.items()))
-                if until > now and len(lingering) <= most:
-                    break
-                del lingering[query]
-                self._release(query)
-
-    def _lingering_with(self, query: LiveQuery) -> dict[LiveQuery, float]:
-        return self._lingering if query.shape.compiled.lifted else self._lingering_alone
 
     def _unuse(self, compiled: CompiledShape) -> None:
         self._start_shared(self.source.unsubscribe, _tables(compiled))
