@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trigger_ddp.live import shape
+from trigger_ddp.live import holders
 from trigger_ddp.live.compiled import CompiledQuery, CompiledShape
 from trigger_ddp.live.document import Document, Name
 from trigger_ddp.live.evaluation import Answers, Evaluation, Route
@@ -116,9 +116,9 @@ class Query:
         return Answers(found, keys)
 
 
-@pytest.fixture(autouse=True, scope="module", params=[0, shape.FEW], ids=["holders noted", "holders asked"])
+@pytest.fixture(autouse=True, scope="module", params=[1, holders.FEW], ids=["holders noted", "holders asked"])
 def few(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both ways of finding who holds a row: see `shape.FEW`."""
-    usual, shape.FEW = shape.FEW, request.param
+    """Both ways of finding who holds a row: see `holders.FEW`."""
+    usual, holders.FEW = holders.FEW, request.param
     yield
-    shape.FEW = usual
+    holders.FEW = usual

@@ -124,7 +124,7 @@ class LiveQuery:
             if holder is not None:
                 self._drop(self._names.get(new.id, new.id), holder)
             self.documents[name] = new
-            self.shape.note_held(self, name, new)
+            self.shape.held_by.note(self, name, new)
             if name != new.id:
                 self._names[new.id] = name
         if not before:
@@ -139,10 +139,10 @@ class LiveQuery:
             self.replace(found, found)
         else:
             self.documents.update(found)
-            self.shape.note_all_held(self, found)
+            self.shape.held_by.note_all(self, found)
 
     def _drop(self, name: Name, document: Document) -> None:
         del self.documents[name]
-        self.shape.note_dropped(self, name, document)
+        self.shape.held_by.drop(self, name, document)
         if self._names.get(document.id) == name:
             del self._names[document.id]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from trigger_ddp.live.document import Document, Key, Name, name_of
 from trigger_ddp.live.evaluation import MOST_KEYS, Answers, Evaluation, Route
+from trigger_ddp.live.holders import Holders
 from trigger_ddp.live.query import Delta, LiveQuery, State
 
 if TYPE_CHECKING:
@@ -16,37 +17,6 @@ if TYPE_CHECKING:
 
 #: Live queries that are loaded by one statement. More make others wait too long for the rows of all.
 MOST_LOADED = 500
-
-
-#: Live queries of a shape that are each asked whether they hold a row. Of more, note who does: a quarter of
-#: what a document takes up.
-FEW = 200
-
-#: Who holds what, by a row's name or a document's id: one live query, or several.
-_Holders = dict[Any, "LiveQuery | dict[LiveQuery, None]"]
-
-
-def _add(holders: _Holders, name: Name, query: LiveQuery) -> None:
-    held = holders.setdefault(name, query)
-    if isinstance(held, dict):
-        held[query] = None
-    elif held is not query:
-        holders[name] = {held: None, query: None}
-
-
-def _remove(holders: _Holders, name: Name, query: LiveQuery) -> None:
-    held = holders[name]
-    if held is query:
-        del holders[name]
-    elif isinstance(held, dict):
-        del held[query]
-        if len(held) == 1:
-            (holders[name],) = held
-
-
-def _of(holders: _Holders, name: Name) -> Collection[LiveQuery]:
-    held = holders.get(name, ())
-    return (held,) if isinstance(held, LiveQuery) else held
 
 
 class Shape:
@@ -58,6 +28,7 @@ class Shape:
 
     Attributes:
         by_route: the live queries by each of their routes.
+        held_by: who of them holds what; kept by the live queries.
         received, evaluated: how often rows to look at were put into the inbox, and up to which of these
             times they are looked at.
         retry_at: earliest start of an evaluation after a failed one, against `now` of `Engine.due`.
@@ -66,6 +37,7 @@ class Shape:
     def __init__(self, compiled: CompiledShape) -> None:
         self.compiled = compiled
         self.by_route: dict[Route, dict[LiveQuery, None]] = {}
+        self.held_by = Holders()
         self.running: Evaluation | None = None
         self.received = self.evaluated = 0
         self.retry_at = 0.0
@@ -78,8 +50,6 @@ class Shape:
         self._load_is_next = True  # looks and loads take turns
         self._asked_at = 0  # what `received` was when the running look began …
         self._asked: dict[LiveQuery, int] = {}  # … and `asked` when the running load did
-        self._holders: _Holders | None = None  # by names, once there are more than a few live queries …
-        self._holders_by_id: _Holders = {}  # … and of documents whose id is another
 
     def __bool__(self) -> bool:
         return bool(self._queries)
@@ -98,10 +68,7 @@ class Shape:
             query = self._queries[compiled.routes] = LiveQuery(self, compiled.routes)
             for route in compiled.routes:
                 self.by_route.setdefault(route, {})[query] = None
-            if self._holders is None and len(self._queries) > FEW:
-                self._holders = {}
-                for other in self._queries.values():
-                    self.note_all_held(other, other.documents)
+            self.held_by.begin(query)
             self.load(query)
         return query
 
@@ -115,40 +82,12 @@ class Shape:
             if not self.by_route[route]:
                 del self.by_route[route]
         self._load.pop(query, None)
-        for name, document in query.documents.items():
-            self.note_dropped(query, name, document)
+        self.held_by.end(query)
         return True
-
-    # -- who holds what -------------------------------------------------------------------------
-
-    def note_held(self, query: LiveQuery, name: Name, document: Document) -> None:
-        """A live query holds a document now."""
-        if self._holders is not None:
-            _add(self._holders, name, query)
-            if document.id != name:
-                _add(self._holders_by_id, document.id, query)
-
-    def note_all_held(self, query: LiveQuery, documents: Mapping[Name, Document]) -> None:
-        """The same of many documents."""
-        if self._holders is not None:
-            for name, document in documents.items():
-                self.note_held(query, name, document)
-
-    def note_dropped(self, query: LiveQuery, name: Name, document: Document) -> None:
-        """A live query does not hold a document any more."""
-        if self._holders is not None:
-            _remove(self._holders, name, query)
-            if document.id != name:
-                _remove(self._holders_by_id, document.id, query)
 
     def holders(self, document_id: str) -> Collection[LiveQuery]:
         """The live queries that hold a document with this id, and perhaps some that do not."""
-        by_name, by_id = self._holding(document_id), _of(self._holders_by_id, document_id)
-        return {*by_name, *by_id} if by_id else by_name
-
-    def _holding(self, name: Name) -> Collection[LiveQuery]:
-        """The live queries that hold a row, and perhaps some that do not."""
-        return self._queries.values() if self._holders is None else _of(self._holders, name)
+        return self.held_by.of_document(document_id)
 
     # -- the inbox ------------------------------------------------------------------------------
 
@@ -305,7 +244,7 @@ class Shape:
             return
         by_query: dict[LiveQuery, dict[Name, Document | None]] = {}
         for name in map(name_of, answers.keys):
-            for query in self._holding(name):
+            for query in self.held_by.of_row(name):
                 if name in query.documents:
                     by_query.setdefault(query, {})[name] = None
         # Of a document found by several constants of a list, the first one's stands; as in `_loaded`.
