@@ -12,11 +12,13 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import trio
 from psycopg import pq, sql
+
+T = TypeVar("T")
 
 #: Notifications that one `Link.receive` returns at most.
 BATCH = 1000
@@ -152,30 +154,38 @@ class Link:
 
 
 async def connect(conninfo: str) -> psycopg.Connection[Any]:
-    """Connect, in a thread; raises LinkLostError. If cancelled, the thread closes what it may yet open."""
-    lock = threading.Lock()
-    opened: list[psycopg.Connection[Any]] = []
-    abandoned = False
-
-    def connect() -> None:
-        connection = psycopg.connect(conninfo, autocommit=True)
-        with lock:
-            if abandoned:
-                connection.close()
-            else:
-                opened.append(connection)
-
+    """Connect, in a thread, which nobody waits for if this is cancelled; raises LinkLostError."""
     try:
-        await trio.to_thread.run_sync(connect, abandon_on_cancel=True)
+        return await opened(
+            lambda: psycopg.connect(conninfo, autocommit=True), lambda connection: connection.close()
+        )
     except psycopg.Error as error:
         raise LinkLostError(one_line(str(error))) from error
+
+
+async def opened(make: Callable[[], T], close: Callable[[T], object]) -> T:
+    """What ``make`` returns, on a thread. If cancelled, what the thread may yet make is closed there."""
+    lock = threading.Lock()
+    made: list[T] = []
+    abandoned = False
+
+    def open_it() -> None:
+        one = make()
+        with lock:
+            if abandoned:
+                close(one)
+            else:
+                made.append(one)
+
+    try:
+        await trio.to_thread.run_sync(open_it, abandon_on_cancel=True)
     except BaseException:
         with lock:
             abandoned = True
-            for connection in opened:
-                connection.close()
+            for one in made:
+                close(one)
         raise
-    return opened[0]
+    return made[0]
 
 
 def one_line(text: str) -> str:

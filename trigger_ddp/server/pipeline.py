@@ -22,6 +22,7 @@ import trio
 from trigger_ddp.live.compiled import CompiledShape
 from trigger_ddp.live.evaluation import Answers, Evaluation
 from trigger_ddp.server.backoff import Backoff
+from trigger_ddp.server.link import opened
 from trigger_ddp.server.pipelined import Look, LostError, PipelinedConnection, UnfitError, open_cursor
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,9 @@ class Pipeline:
         backoff = Backoff(least=0.5, most=30.0)
         while True:
             try:
-                cursor = await trio.to_thread.run_sync(open_cursor, self._alias, abandon_on_cancel=True)
+                cursor = await opened(
+                    lambda: open_cursor(self._alias), lambda cursor: cursor.connection.close()
+                )
             except UnfitError as error:
                 logger.info("threads look at all changed rows: %s", error)
                 return
