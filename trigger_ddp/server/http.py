@@ -343,7 +343,8 @@ class _Conversation:
             refusal = self._app.admission.refusal(request.client_address)
             if refusal is not None:
                 return refusal
-        return _Upgrade(request, wire, on_connection, key.encode(), self._http.unread)
+        # A copy, without the decoded headers, which few applications ask for: it is kept for days.
+        return _Upgrade(dataclasses.replace(request), wire, on_connection, key.encode(), self._http.unread)
 
     # Sending
 
