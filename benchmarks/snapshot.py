@@ -274,7 +274,6 @@ def measure(cluster: postgres.Cluster, size: Size, found: report.Report) -> None
             ("", "ns"),
             [("bare send of the same bytes", each[1]), ("ours", each[0])],
         )
-        found.number("further session, each document", each[0], "ns CPU")
         found.target("cold to loaded, time", ours.wall / further[many][0].wall, 10, "least")
         found.target("cold to loaded, CPU", ours.cpu / further[many][0].cpu, 10, "least")
 

@@ -25,6 +25,8 @@ HOST = "127.0.0.1"
 CONNECTED, READY, CHANGED, UPDATED = (
     f'"msg":"{msg}"'.encode() for msg in ("connected", "ready", "changed", "updated")
 )
+#: Bytes that a last message has at most.
+LAST_MESSAGE = 100
 #: A process rests if it uses less than this share of a processor for this long.
 REST_SHARE, REST_SECONDS, RESTLESS_SECONDS = 0.06, 0.01, 20
 
@@ -47,15 +49,23 @@ class Stream:
         self.data = bytearray()
         self.missing = 0
         self._awaited = b""
+        self._at_end = False
 
     def expect(self, awaited: bytes, times: int = 1) -> None:
         """Forget what came, and wait for these bytes that often from now on: see `collect`."""
         self.data = bytearray()
-        self._awaited, self.missing = awaited, times
+        self._awaited, self.missing, self._at_end = awaited, times, False
+
+    def expect_at_end(self, awaited: bytes) -> None:
+        """The same where they are in the last message: to look for them in all others takes a while, too."""
+        self.expect(awaited)
+        self._at_end = True
 
     def take(self, data: bytes) -> None:
         start = max(0, len(self.data) - len(self._awaited) + 1)
         self.data += data
+        if self._at_end:
+            start = max(start, len(self.data) - LAST_MESSAGE)
         self.missing -= self.data.count(self._awaited, start)
 
 
@@ -67,7 +77,7 @@ class Client(Stream):
         super().__init__(self.session.socket)
 
     def subscribe(self, publication: str, *params: Any) -> None:
-        self.expect(READY)
+        self.expect_at_end(READY)
         self.session.send([{"msg": "sub", "id": "s", "name": publication, "params": list(params)}])
 
     def call(self, method: str, *params: Any) -> None:
@@ -137,7 +147,7 @@ def collect(streams: Sequence[Stream], seconds: float, what: str) -> float:
         while waiting:
             for key, _ in selector.select(0.2):
                 stream: Stream = key.data
-                data = stream.socket.recv(1 << 18)
+                data = stream.socket.recv(1 << 16)
                 at = time.perf_counter()
                 if not data:
                     raise Wrong(f"a connection was closed while {what}")

@@ -334,3 +334,34 @@ def test_queries_logged_for_debugging_do_not_pile_up(db: Database) -> None:
 
     with override_settings(DEBUG=True):
         trio.run(main)
+
+
+def test_the_thread_that_worked_last_works_next() -> None:
+    def name() -> str:
+        return threading.current_thread().name
+
+    async def main() -> None:
+        async with Workers(4) as workers:
+            assert {await workers.run(name) for _ in range(20)} == {"trigger_ddp worker 1"}
+            barrier = threading.Barrier(4)
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(workers.run, barrier.wait, 5)  # all of them, at a time
+            assert len({await workers.run(name) for _ in range(20)}) == 1
+
+    trio.run(main)
+
+
+def test_more_jobs_than_threads_are_all_done_also_at_the_end() -> None:
+    async def main() -> None:
+        done: list[int] = []
+        async with Workers(3) as workers, trio.open_nursery() as nursery:
+            for number in range(500):
+                nursery.start_soon(workers.run, done.append, number)
+                if number % 50 == 0:
+                    await trio.sleep(0.001)
+        assert sorted(done) == list(range(500))
+        assert worker_threads() == []
+
+    for _ in range(5):
+        trio.run(main)

@@ -14,8 +14,9 @@ from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.frames import Wire, joined_frames
 from trigger_ddp.protocol.published import Layer
 
-#: A piece ends when it has so many documents, or so many bytes of fields: it is told in one go.
-MOST_DOCUMENTS, MOST_BYTES = 1000, 256 * 1024
+#: A piece ends when it has so many documents, or so many bytes of fields: it is told in one go, and is to
+#: find room in a client's outbox.
+MOST_DOCUMENTS, MOST_BYTES = 500, 64 * 1024
 
 
 class Piece:

@@ -216,10 +216,10 @@ class Publications:
 
     async def _tell_all_of(self, query: Any) -> None:
         """Tell the client a query's documents, no faster than it reads them."""
+        ahead = min(self._service.settings.outbox_bytes // 4, MOST_AHEAD)
         while self._session.tell_some(query):
             self._service.flush(self._session)
-            await self._wait_for_room(min(self._service.settings.outbox_bytes // 4, MOST_AHEAD))
-            await trio.lowlevel.checkpoint()
+            await self._wait_for_room(ahead)  # a checkpoint, too, at which others have their turn
 
     # -- functions ------------------------------------------------------------------------------
 
