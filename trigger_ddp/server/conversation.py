@@ -19,7 +19,7 @@ from trigger_ddp.protocol import messages
 from trigger_ddp.protocol.ending import Ending
 from trigger_ddp.protocol.frames import Wire
 from trigger_ddp.protocol.heartbeat import Beat, Heartbeat
-from trigger_ddp.protocol.requests import Call, Request, Subscribe, Unsubscribe
+from trigger_ddp.protocol.requests import Call, Message, Request, Subscribe, Unsubscribe
 from trigger_ddp.protocol.session import Closing, Session
 from trigger_ddp.server import handover, logcontext
 from trigger_ddp.server.client import Client
@@ -152,9 +152,8 @@ class Conversation:
         self._service = service
         self._connection: Connection | None = connection
         self._over = False
-        self._scope = (
-            trio.CancelScope()
-        )  # all its tasks; the deadline is when to give up a client that is away
+        # Of all its tasks. The deadline is when to give up a client that is away.
+        self._scope = trio.CancelScope()
         self._back: trio.Event | None = None  # while it is away
         self._reading_paused = False
         self._share = Share(service.settings.max_session_share)
@@ -182,9 +181,7 @@ class Conversation:
                         self._service, session, self._client, nursery, self._wait_for_room, self._share.charge
                     )
                     self._hooks = Hooks(nursery, self._publications.context)
-                    session.on_message = lambda message: self._hooks.call(
-                        API.message_hook, message, self._client
-                    )
+                    session.on_message = self._on_message
                     self._identity = Identity(
                         self._service, self._publications, nursery, lambda: self._work.set(), self.close
                     )
@@ -201,6 +198,9 @@ class Conversation:
             del self._service.conversations[session.id]
             self._service.close_session(session)
             self._client.ended()
+
+    def _on_message(self, message: Message) -> None:
+        self._hooks.call(API.message_hook, message, self._client)
 
     def end(self, why: str, ending: Ending = Ending.SERVER) -> None:
         """End the session without waiting; a connection that it has is cut.
