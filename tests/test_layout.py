@@ -13,7 +13,7 @@ import trigger_ddp.api
 
 PACKAGE = Path(trigger_ddp.__file__).parent
 STAGES = [
-    {"__init__", "__version__", "errors", "conf", "ejson", "alea"},
+    {"__init__", "__version__", "errors", "conf", "ejson", "alea", "matching"},
     {"api"},
     {"capture"},
     {"changes"},

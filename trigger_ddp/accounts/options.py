@@ -8,6 +8,7 @@ import msgspec
 
 from trigger_ddp.accounts.hashers import digest_from
 from trigger_ddp.errors import MeteorError
+from trigger_ddp.matching import convert
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def match(value: Any, kind: type[T]) -> T:
         MeteorError: 400, it is none; the details say why.
     """
     try:
-        return msgspec.convert(value, kind)
+        return convert(value, kind)
     except msgspec.ValidationError as error:
         raise MeteorError(400, "Match failed", str(error)) from None
 

@@ -15,6 +15,7 @@ import msgspec
 from trigger_ddp import ejson
 from trigger_ddp.api.days import DayFinder
 from trigger_ddp.errors import MeteorError
+from trigger_ddp.matching import convert
 
 
 class _NoRule(Exception):
@@ -103,7 +104,7 @@ def _convert(name: str, value: Any, rule: tuple[Any, DayFinder] | None) -> Any:
         return value
     hint, days = rule
     try:
-        return msgspec.convert(days.convert(value), hint, dec_hook=_custom)
+        return convert(days.convert(value), hint, dec_hook=_custom)
     except msgspec.ValidationError as error:
         raise MeteorError(400, "Match failed", _explained(name, error)) from None
     except _NoRule:

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import msgspec
 
 from trigger_ddp.errors import ConfigurationError
+from trigger_ddp.matching import convert
 
 #: `AUTOUPDATE_VERSION` in the environment is every version at once, as in Meteor.
 AUTOUPDATE_VERSION = "AUTOUPDATE_VERSION"
@@ -235,7 +236,7 @@ def _read_program(root: str, named: _StarProgram) -> Program:
     texts = {"head": "", "body": ""}
     for told in program.manifest:
         try:
-            item = msgspec.convert(told, _Item)
+            item = convert(told, _Item)
         except msgspec.ValidationError as error:
             raise BundleError(f"{program_json} has an item that is none: {error}") from error
         if item.where == "internal" and item.type in texts:
@@ -290,7 +291,7 @@ def _sha1(text: str) -> str:
 
 def _decode(path: Path, kind: type[_Format], wanted: str) -> _Format:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=kind)
+        found = convert(msgspec.json.decode(path.read_bytes()), kind)
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror or error}") from error
     except msgspec.MsgspecError as error:
