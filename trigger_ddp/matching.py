@@ -2,8 +2,8 @@
 
 msgspec puts together what it needs to know of a Struct when that is first asked for, and two threads that ask
 at a time may end the process: "Segmentation fault", with msgspec 0.22 on Python 3.11 and 3.13, where the
-interpreter switches threads in between. So the first time is one thread's. Decoders that are made when a module
-is loaded do not need this.
+interpreter switches threads in between. So the first time is one thread's. Decoders that are made when a
+module is loaded do not need this.
 """
 
 from __future__ import annotations
