@@ -365,7 +365,8 @@ class _Reader:
         except trio_websocket.ConnectionClosed:
             logger.debug("%s went away", self._client)
         except Exception as error:
-            if self._channel.close_sent:
+            # Not only once the close frame is sent: wsproto refuses to answer a ping from when it was made.
+            if self._channel.sealed:
                 logger.debug("%s went on after the close frame: %r", self._client, error)
             else:
                 logger.exception("reading from %s failed", self._client)
