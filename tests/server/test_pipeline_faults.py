@@ -364,7 +364,7 @@ def test_those_that_may_wait_do_not_wait_for_ever(db: Database, monkeypatch: pyt
             with trio.fail_after(20):
                 await service.loaded(query)  # somebody waits for it, who is not told yet
                 db.psql("UPDATE bookstore_author SET name = 'another'")
-                await service.caught_up([query])
+                await service.catching_up([query]).wait()
             assert all(b"another" in document.fields["name"] for document in query.documents.values())
             nursery.cancel_scope.cancel()
 
@@ -491,7 +491,7 @@ def test_whatever_happens_to_the_connection_all_live_queries_end_up_right(
                 troubles.start_soon(trio.to_thread.run_sync, write, db, chance.random())
                 troubles.start_soon(trio.to_thread.run_sync, lock, db, chance.random())
                 troubles.start_soon(trio.to_thread.run_sync, kill, db, pid, chance.random())
-            await service.caught_up(live)
+            await service.catching_up(live).wait()
             await eventually(lambda: not any(query.shape.running for query in live))
             assert looked > 100, "the threads have done it all"
             for query in live:

@@ -557,16 +557,16 @@ class Service:
 
     async def everything_told(self, session: Session) -> None:
         """Wait until every change committed before this call is in the outgoing frames of ``session``."""
-        await self._fenced(lambda: session.queries)
+        await self._fence(lambda: session.queries).wait()
 
-    async def caught_up(self, queries: Sequence[LiveQuery]) -> None:
-        """Wait until ``queries`` hold everything committed before this call."""
-        await self._fenced(lambda: queries)
+    def catching_up(self, queries: Sequence[LiveQuery]) -> trio.Event:
+        """Set once ``queries`` hold, and have told, everything committed before this call."""
+        return self._fence(lambda: queries)
 
-    async def _fenced(self, queries: Callable[[], Iterable[LiveQuery]]) -> None:
+    def _fence(self, queries: Callable[[], Iterable[LiveQuery]]) -> trio.Event:
         fenced = _Fenced(queries, trio.Event())
         self._fences.setdefault(self.source.fence().token, []).append(fenced)
-        await fenced.done.wait()
+        return fenced.done
 
 
 def _tables(compiled: CompiledShape) -> list[Table]:

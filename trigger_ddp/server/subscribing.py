@@ -147,8 +147,9 @@ class Publications:
         service, session, context = self._service, self._session, self.context()
         with self._errors_of(subscription):
             compiled = await self._compile(compile_publication, publication, subscription.params, context)
-            await self._hold(subscription, compiled)
+            caught_up = await self._hold(subscription, compiled)
             await self._present(subscription)
+            await caught_up()
             if session.runs(subscription):
                 session.ready(subscription)
         if subscription.error is not None:
@@ -186,7 +187,14 @@ class Publications:
         """Whether it has not ended: it runs, or is made ready to."""
         return self._session.runs(subscription) or subscription in self._session.coming
 
-    async def _hold(self, subscription: Subscription, compiled: list[CompiledQuery]) -> None:
+    async def _hold(
+        self, subscription: Subscription, compiled: list[CompiledQuery]
+    ) -> Callable[[], Awaitable[None]]:
+        """Hold the live queries. What is returned waits until they have told all committed before this call.
+
+        Who subscribes after a commit has it at `ready`, also of queries that others have loaded before.
+        Their documents need not wait for that.
+        """
         shared = []
         for one in compiled:
             query = await self._service.patiently(partial(self._service.hold, one))
@@ -198,9 +206,7 @@ class Publications:
                     self._charge(LOAD)
             else:
                 self._service.let_go(query)
-        if shared:
-            # Who subscribes after a commit is to find it, also where others have loaded the query before.
-            await self._service.caught_up(shared)
+        return self._service.catching_up(shared).wait if shared else trio.lowlevel.checkpoint
 
     async def _present(self, subscription: Subscription) -> None:
         """Tell the client of the queries that the subscription holds, or leave it to the switch."""
@@ -258,8 +264,9 @@ class Publications:
                     returned = await publication.publish(*arguments)
                 if returned is not None:
                     compiled = await self._compile(compile_returned, publication, returned, context)
-                    await self._hold(subscription, compiled)
+                    caught_up = await self._hold(subscription, compiled)
                     await self._present(subscription)
+                    await caught_up()
                     handle.ready()
             except BaseExceptionGroup as group:
                 _, failure = group.split(trio.Cancelled)
@@ -313,15 +320,16 @@ class Publications:
         if others:
             job = partial(compile_all, others, self.context(), self._service.settings.database)
             answers = dict(zip(others, await run(job), strict=True))
+            held = {}
             for subscription, answer in answers.items():
                 with self._errors_of(subscription):
                     if isinstance(answer, Exception):
                         raise answer
-                    await self._hold(subscription, answer)
-            for subscription in others:
-                if subscription.error is None:
-                    with self._errors_of(subscription):
-                        await self._present(subscription)
+                    held[subscription] = await self._hold(subscription, answer)
+            for subscription, caught_up in held.items():
+                with self._errors_of(subscription):
+                    await self._present(subscription)
+                    await caught_up()
         with trio.move_on_after(PATIENCE):
             for handle in handles:
                 await _settled(handle)
