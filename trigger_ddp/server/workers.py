@@ -83,6 +83,7 @@ class Workers:
         self._open = False
         self._alive = 0
         self._all_ended = trio.Event()
+        self._threads: list[threading.Thread] = []
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
@@ -93,7 +94,9 @@ class Workers:
             inbox: _Inbox = queue.SimpleQueue()
             self._idle.append(inbox)
             name = f"{THREAD_NAME}{self._name} {number}"
-            threading.Thread(target=self._work, args=[inbox], name=name, daemon=True).start()
+            thread = threading.Thread(target=self._work, args=[inbox], name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
         return self
 
     async def __aexit__(
@@ -113,6 +116,9 @@ class Workers:
                 "%d worker threads still run after %g s and are left behind: %s",
                 self._alive, self._drain_seconds, names,
             )  # fmt: skip
+            return
+        for thread in self._threads:
+            thread.join()  # each has said that it ends, which takes microseconds
 
     async def run(self, function: Callable[[*_Args], _T], *args: *_Args) -> _T:
         """Call ``function(*args)`` on one of the threads; return what it returns, raise what it raises.
