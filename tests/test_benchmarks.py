@@ -147,6 +147,18 @@ memory.Bookstore = lambda authors, books: store(authors, authors * 39)
     )  # fmt: skip
 
 
+def test_deflate(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick("deflate", temporary, monkeypatch)
+    assert len(found["tables"]) == 2
+
+
+def test_deflate_notices_what_inflates_to_something_else(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "right = deflate.deflated\ndeflate.deflated = lambda message, level: right(message[1:], level)"
+    fails("deflate", temporary, monkeypatch, "what was compressed inflates", broken)
+
+
 def test_start(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = quick("start", temporary, monkeypatch)
     assert columns(found, 0) == ["manage.py check", "serve, to ready"]
