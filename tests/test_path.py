@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -53,6 +54,26 @@ def test_what_psql_writes_reaches_the_client(shelf, server, client):
     }  # fmt: skip
     shelf.psql("DELETE FROM bookstore_book WHERE id = 2")
     client.wait_until(lambda: "2" not in client.documents[BOOK])
+
+
+def test_who_subscribes_after_a_commit_has_it_at_ready_of_a_query_that_others_have(shelf, server, client):
+    client.subscribe("AllBooks")
+    with DDPClient(server.url) as late, psycopg.connect(shelf.dsn) as other:
+        other.execute(
+            "LOCK TABLE bookstore_book_tags"
+        )  # so that the server can't look at what is written now
+        shelf.psql("UPDATE bookstore_book SET title = 'New' WHERE id = 1")
+        subscription = late.start_subscription("AllBooks")
+        late.wait_until(lambda: late.documents[BOOK].keys() == {"1", "2"})
+        assert late.documents[BOOK]["1"]["title"] == "One"
+        time.sleep(0.3)
+        ready = {"msg": "ready", "subs": [subscription]}
+        assert ready not in late.messages
+        other.rollback()
+        late.wait_for(lambda message: message == ready)
+        changed = {"msg": "changed", "collection": BOOK, "id": "1", "fields": {"title": "New"}}
+        assert changed in late.messages[: late.messages.index(ready)]
+        assert late.violations == []
 
 
 def test_a_filter_lets_documents_in_and_out(shelf, server, client):
