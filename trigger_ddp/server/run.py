@@ -52,8 +52,10 @@ logger = logging.getLogger("trigger_ddp.server")
 WORKERS_DRAIN_SECONDS = 1.5
 
 
-#: As of `gc.set_threshold`; Python's first is 700, which a query's documents come to a dozen times.
-GARBAGE_THRESHOLDS = (20_000, 10, 10)
+#: As of `gc.set_threshold`. Python's first is 700, to which a query's documents come a dozen times. With its
+#: others, 10 and 10, all would be looked through once in 2 million objects; till then 15 000 sessions that
+#: have ended would stay, each a cycle of some 130 objects.
+GARBAGE_THRESHOLDS = (20_000, 5, 2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
