@@ -463,3 +463,19 @@ def test_the_wire_is_what_a_raw_connection_stored(db: Database) -> None:
     assert document["date"] == datetime.datetime(2024, 1, 2, tzinfo=UTC)
     assert document["duration"] == "1 02:00:00"
     assert ejson.encode(document["date"]) == b'{"$date":1704153600000}'
+
+
+def test_names_that_an_own_serialize_gives_to_fields() -> None:
+    class Named(Collection):
+        model = Every
+        name = "named"
+
+        def serialize(self, obj: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return {"fields": {"text": 1, given[0]: 2}}
+
+    serializer = Named().serializer()
+    given: list[Any] = [2024]
+    assert serializer.document_of_instance(Every(pk=1))[1] == {"text": b"1", "2024": b"2"}
+    for given[0] in (None, True, 1.5):
+        with pytest.raises(ejson.EJSONError, match="which is no text"):
+            serializer.document_of_instance(Every(pk=1))

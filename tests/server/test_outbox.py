@@ -426,3 +426,30 @@ async def test_trio_still_lets_its_socket_be_written_to_directly() -> None:
     async with over_tcp() as (outbox, _, _):
         assert outbox._write is not None
         assert outbox._write.__name__ == "send"
+
+
+def test_a_client_that_reads_in_the_moment_in_which_it_is_cut_off() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        with theirs:
+            async with trio.open_nursery() as nursery:
+                outbox = Outbox(stream, nursery, max_bytes=10_000_000, max_seconds=60)
+                outbox.append(bytes(3_000_000))
+                outbox.flush()
+
+                async def cut_off() -> None:
+                    await trio.lowlevel.wait_readable(ours)
+                    outbox.abort("enough")
+
+                nursery.start_soon(cut_off)
+                await trio.testing.wait_all_tasks_blocked()
+                theirs.send(b"x")  # both tasks are woken in one turn of the loop, in whichever order
+                with contextlib.suppress(BlockingIOError):
+                    while theirs.recv(1 << 20):
+                        pass
+
+    for _ in range(20):
+        trio.run(main)

@@ -111,7 +111,8 @@ class Serializer:
             return False
         (field,) = self.id_fields
         plain = isinstance(field, models.IntegerField | models.CharField | models.TextField)
-        return plain and is_stock(field)
+        # A char(n) is padded, its text is not.
+        return plain and is_stock(field) and type(field).db_type is models.Field.db_type
 
     def fields(self, columns: Sequence[Sequence[Any]]) -> dict[str, list[bytes]]:
         """The fields of rows' documents, column by column.
@@ -138,7 +139,8 @@ class Serializer:
         """
         published = self.collection.serialize(obj)["fields"] if self.custom else self.values_of_instance(obj)
         fields = {
-            name: self._instance_encoders.get(name, ejson.encode)(value) for name, value in published.items()
+            _field_name(name): self._instance_encoders.get(name, ejson.encode)(value)
+            for name, value in published.items()
         }
         return id_text([getattr(obj, path) for path in self.id_paths]), fields
 
@@ -336,3 +338,12 @@ def _encode_json_value(form: Form) -> Callable[[Any], bytes]:
             return ejson.encode(value)
 
     return encode
+
+
+def _field_name(name: object) -> str:
+    """A field's name as an own ``serialize`` gives it; an integer as JavaScript would have it."""
+    if isinstance(name, str):
+        return name
+    if type(name) is int:
+        return str(name)
+    raise ejson.EJSONError(f"a field is named {name!r}, which is no text")

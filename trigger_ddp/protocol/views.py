@@ -264,7 +264,7 @@ class CollectionView:
 
     def _merged(self, document_id: str) -> Fields | None:
         """The document as the client has it, or None if it has not."""
-        holding = dict(self._holding(document_id))
+        holding = {layer: document.fields for layer, document in self._holding(document_id)}
         if not holding:
             return None
         order = self._orders.get(document_id)
@@ -272,12 +272,12 @@ class CollectionView:
 
     # -- the merge rule -------------------------------------------------------------------------
 
-    def _holding(self, document_id: str) -> Iterator[tuple[Layer, Fields]]:
-        """The layers that have told of a document, and their fields of it, the first told first."""
+    def _holding(self, document_id: str) -> Iterator[tuple[Layer, Document]]:
+        """The layers that have told of a document, and what they hold of it, the first told first."""
         for layer in self._layers if self._company is None else self._company.holders(document_id):
             document = layer.find(document_id)
             if document is not None and document_id not in self._left(layer):
-                yield layer, document.fields
+                yield layer, document
 
     def _step(self, layer: Layer, step: Transition, ready_made: bytes | None = None) -> None:
         """Tell the client what a step of one layer means, given what the other layers hold.
@@ -287,14 +287,15 @@ class CollectionView:
             step: the step.
             ready_made: its frames, for where the others hold nothing of the document.
         """
-        old, new = _fields(step.old), _fields(step.new)
-        others = {other: fields for other, fields in self._holding(step.id) if other is not layer}
-        if not others:
-            if ready_made is not None:
-                self._session.push(ready_made)
-            else:
-                self._send(step.id, old, new)
+        held = [(other, document) for other, document in self._holding(step.id) if other is not layer]
+        if not held and ready_made is not None:  # nothing need be taken apart
+            self._session.push(ready_made)
             return
+        old, new = _fields(step.old), _fields(step.new)
+        if not held:
+            self._send(step.id, old, new)
+            return
+        others = {other: document.fields for other, document in held}
         before, after = self._with(others, layer, old), self._with(others, layer, new)
         order = self._orders.get(step.id)
         if order is None and any(isinstance(one, Published) for one in (layer, *others)):

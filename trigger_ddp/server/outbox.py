@@ -237,6 +237,8 @@ class Outbox(trio.abc.Stream):
             await self._stream.send_all(data)
             return len(data)
         await self._socket.wait_writable()
+        if not self._stuck:  # it has ended in the very moment in which the client took something
+            return 0
         buffers = [data for _, data in itertools.islice(self._stuck, _BUFFERS_PER_WRITE)]
         try:
             return os.writev(self._socket.fileno(), buffers)
