@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -275,11 +276,6 @@ def tls_in_front_of(cluster: postgres.Cluster, directory: Path) -> Iterator[int]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
 
-    def upstream(client: ssl.SSLSocket, server: socket.socket) -> None:
-        while data := client.recv(65536):
-            server.sendall(data)
-        server.shutdown(socket.SHUT_WR)
-
     def serve(listening: socket.socket) -> None:
         raw, _ = listening.accept()
         assert len(raw.recv(8)) == 8  # SSLRequest
@@ -288,15 +284,23 @@ def tls_in_front_of(cluster: postgres.Cluster, directory: Path) -> Iterator[int]
             context.wrap_socket(raw, server_side=True) as client,
             socket.create_connection((cluster.host, cluster.port)) as server,
         ):
-            threading.Thread(target=upstream, args=[client, server], daemon=True).start()
             held = b""
-            while chunk := server.recv(65536):
-                held += chunk
-                if b"first" in held and b"last" not in held:
-                    continue
-                for part in [held[:100], held[100:]] if b"last" in held else [held]:
-                    client.sendall(part)  # one record, if it is not longer than RECORD
-                held = b""
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                if client in readable:
+                    # A whole record, so that none of it stays in OpenSSL, where select does not see it.
+                    if not (data := client.recv(RECORD)):
+                        return
+                    server.sendall(data)
+                if server in readable:
+                    if not (chunk := server.recv(65536)):
+                        return
+                    held += chunk
+                    if b"first" in held and b"last" not in held:
+                        continue
+                    for part in [held[:100], held[100:]] if b"last" in held else [held]:
+                        client.sendall(part)  # one record, if it is not longer than RECORD
+                    held = b""
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
