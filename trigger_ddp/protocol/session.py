@@ -265,7 +265,9 @@ class Session:
         self._most_outgoing, self._on_too_much = math.inf, None
         waiting = [message["id"] for message in map(head, self._inbox) if _is_call(message)]
         self._repeats = {*self._unanswered, *waiting}
-        self.outgoing.insert(0, frame(self.wire, messages.connected(self.id)))
+        connected = frame(self.wire, messages.connected(self.id))
+        self.outgoing.insert(0, connected)
+        self.outgoing_size += len(connected)
         self._outgoing_count += 1
         self._on_outgoing(self)
 

@@ -13,7 +13,8 @@ a document, the order is kept for each of that document's fields, for as long as
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from trigger_ddp.live.document import Document, Fields, Transition, difference, difference_of, object_text
@@ -42,6 +43,14 @@ class Broadcast:
         self._frames: dict[Wire, list[bytes]] = {}
         self.ready: dict[Wire, bytes] = {}
         self._messages: list[bytes] | None = None
+        self._fields: dict[bytes, Fields] = {}
+
+    def fields(self, document: Document) -> Fields:
+        """A document's fields, taken apart once for all clients that need them."""
+        fields = self._fields.get(document.body)
+        if fields is None:
+            fields = self._fields[document.body] = document.fields
+        return fields
 
     def frames(self, wire: Wire) -> list[bytes]:
         """One frame for each transition, in their order."""
@@ -217,7 +226,7 @@ class CollectionView:
         untold = self._left(broadcast.layer)
         for step, ready_made in zip(broadcast.transitions, broadcast.frames(session.wire), strict=True):
             if step.id not in untold:  # else its turn comes, with what it is by then
-                self._step(broadcast.layer, step, ready_made)
+                self._step(broadcast.layer, step, ready_made, broadcast.fields)
 
     # -- another user ---------------------------------------------------------------------------
 
@@ -279,23 +288,31 @@ class CollectionView:
             if document is not None and document_id not in self._left(layer):
                 yield layer, document
 
-    def _step(self, layer: Layer, step: Transition, ready_made: bytes | None = None) -> None:
+    def _step(
+        self,
+        layer: Layer,
+        step: Transition,
+        ready_made: bytes | None = None,
+        fields_of: Callable[[Document], Fields] = attrgetter("fields"),
+    ) -> None:
         """Tell the client what a step of one layer means, given what the other layers hold.
 
         Args:
             layer: may hold the old or the new document: the step counts.
             step: the step.
             ready_made: its frames, for where the others hold nothing of the document.
+            fields_of: takes a document apart.
         """
         held = [(other, document) for other, document in self._holding(step.id) if other is not layer]
         if not held and ready_made is not None:  # nothing need be taken apart
             self._session.push(ready_made)
             return
-        old, new = _fields(step.old), _fields(step.new)
+        old = None if step.old is None else fields_of(step.old)
+        new = None if step.new is None else fields_of(step.new)
         if not held:
             self._send(step.id, old, new)
             return
-        others = {other: document.fields for other, document in held}
+        others = {other: fields_of(document) for other, document in held}
         before, after = self._with(others, layer, old), self._with(others, layer, new)
         order = self._orders.get(step.id)
         if order is None and any(isinstance(one, Published) for one in (layer, *others)):
@@ -388,10 +405,6 @@ class _Order:
     def merged(self, layers: Mapping[Layer, Fields]) -> Fields:
         """Each field with the value of the layer that was first."""
         return {name: layers[arrived[0]][name] for name, arrived in self._layers.items()}
-
-
-def _fields(document: Document | None) -> Fields | None:
-    return None if document is None else document.fields
 
 
 def _united(layers: Iterable[Fields]) -> Fields:
