@@ -15,6 +15,7 @@ from django.db.models import (
     ExpressionWrapper,
     F,
     FloatField,
+    Model,
     OuterRef,
     Prefetch,
     Q,
@@ -23,11 +24,11 @@ from django.db.models import (
 )  # fmt: skip
 from django.db.models.functions import Concat, RowNumber, Upper
 from django.db.models.lookups import LessThanOrEqual
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, isolate_apps
 
 from tests.live.asking import ask, compiled, flat, load, look, look_at
 from tests.zoo.models import Animal, Badge, Stall
-from trigger_ddp.api import Collection
+from trigger_ddp.api import Collection, get_meteor_id
 from trigger_ddp.demo.bookstore.models import Author, Book, Tag
 from trigger_ddp.errors import NotLive
 from trigger_ddp.live.compile import compile_queryset
@@ -484,3 +485,33 @@ def test_composite_keys():
 def test_a_field_may_be_called_as_it_likes():
     Badge.objects.create(code="c", slug="s", f2=3)
     assert load(compile_queryset(Badges(), Badge.objects.filter(f2=3)))["c"].fields["f2"] == b"3"
+
+
+class FixedChar(CharField):
+    """A column whose values PostgreSQL pads with spaces, which it leaves out of their text."""
+
+    def db_type(self, connection: Any) -> str:
+        return f"char({self.max_length})"
+
+
+@isolate_apps("tests.zoo")
+def test_a_key_that_is_not_its_own_text():
+    class Country(Model):
+        code = FixedChar(primary_key=True, max_length=5)
+
+        class Meta:
+            app_label = "zoo"
+
+    class Countries(Collection):
+        model = Country
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Country)
+    try:
+        obj = Country.objects.create(code="DE")
+        obj.refresh_from_db()
+        (document,) = load(compile_queryset(Countries(), Country.objects.all())).values()
+        assert document.id == get_meteor_id(obj) == "DE   "
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Country)
