@@ -91,10 +91,8 @@ class _Body:
         elif level == "row":
             body = script("row_function").fill(
                 **channel,
-                one=self.one(
-                    sql.SQL("false"),
-                    {"OLD": sql.SQL("(SELECT OLD.*)"), "NEW": sql.SQL("(SELECT NEW.*)")},
-                ),
+                one=self.one({"OLD": sql.SQL("(SELECT OLD.*)"), "NEW": sql.SQL("(SELECT NEW.*)")}),
+                payload_of_one=self.payload_of_one(),
                 bulk=self.payload("B"),
             )
         else:
@@ -106,7 +104,8 @@ class _Body:
             assert counted is not None
             body = script("statement_function").fill(
                 **channel,
-                one=self.one(sql.SQL("EXISTS (SELECT FROM {} OFFSET 1)").format(counted), tables),
+                one=self.one(tables),
+                payload_of_one=self.payload_of_one(),
                 every=self.every(tables),
                 counted=counted,
                 bulk_threshold=sql.Literal(self.bulk_threshold),
@@ -116,19 +115,14 @@ class _Body:
             )
         return f"\n{body.as_string(None)}\n"
 
-    def one(self, several: sql.Composable, rows: Mapping[str, sql.Composable]) -> sql.Composable:
-        """The query for the first row."""
-        common = {
-            "several": several,
-            "channel": sql.Literal(self.channel),
-            "head": sql.Literal(self.head()),
-            "room": self.room(),
-            "bulk": self.payload("B"),
-            "missing": self.missing(),
-            "keys": self.keys(),
-        }
+    def one(self, rows: Mapping[str, sql.Composable]) -> sql.Composable:
+        """Statements that read the first row."""
+        common = {"missing": self.missing(), "keys": self.keys()}
         if self.event == "update":
-            return script("one_updated").fill(**common, old_rows=rows["OLD"], new_rows=rows["NEW"])
+            columns = [sql.Identifier(column.name) for column in (*self.primary_key, *self.foreign_keys)]
+            return script("one_updated").fill(
+                **common, key=sql.SQL(", ").join(columns), old_rows=rows["OLD"], new_rows=rows["NEW"]
+            )
         return script("one_written").fill(**common, rows=rows["OLD" if self.event == "delete" else "NEW"])
 
     def every(self, rows: Mapping[str, sql.Composable]) -> sql.Composable:
@@ -169,6 +163,13 @@ class _Body:
     def payload(self, op: str) -> sql.Composable:
         """The payload of a notification without rows."""
         return sql.Literal(f'{_NO_VERSION},"{op}"]')
+
+    def payload_of_one(self) -> sql.Composable:
+        """An expression for the payload of the row that `one` has read."""
+        return sql.SQL(
+            "CASE WHEN pg_catalog.octet_length(keys) OPERATOR(pg_catalog.<=) {}"
+            " THEN {} OPERATOR(pg_catalog.||) keys OPERATOR(pg_catalog.||) ']]' ELSE {} END"
+        ).format(self.room(), sql.Literal(self.head()), self.payload("B"))
 
     def full_payload(self) -> sql.Composable:
         """An expression for the payload of the rows gathered so far."""
