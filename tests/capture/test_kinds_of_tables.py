@@ -70,7 +70,7 @@ def test_a_row_that_moves_to_another_partition(db: Database) -> None:
             CREATE TABLE low PARTITION OF thing FOR VALUES FROM (0) TO (100);
             CREATE TABLE high PARTITION OF thing FOR VALUES FROM (100) TO (200);
             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-            INSERT INTO thing VALUES (1), (2), (3);
+            INSERT INTO thing VALUES (1), (2), (3), (4);
             """
         )
         install_on(table)
@@ -80,6 +80,10 @@ def test_a_row_that_moves_to_another_partition(db: Database) -> None:
         conn.execute("CREATE TRIGGER refuse BEFORE INSERT ON high FOR EACH ROW EXECUTE FUNCTION refuse()")
         conn.execute("UPDATE thing SET id = 102 WHERE id = 2")
         assert ear.changes() == [Gap("thing", "bulk")]
+        conn.execute("UPDATE thing SET id = id + 100 WHERE id IN (3, 4)")
+        (change,) = ear.changes()
+        assert isinstance(change, Change)
+        assert (change.rows, sorted(change.old)) == ((), [("3",), ("4",)])
 
 
 @LEVELS
