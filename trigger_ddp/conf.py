@@ -168,6 +168,10 @@ class Settings:
     sockjs_cookie: bool = _setting(
         False, "set the cookie JSESSIONID, by which some load balancers send a SockJS client to one process"
     )
+    sockjs_websocket: bool = _setting(
+        True,
+        "whether SockJS clients try a WebSocket first; False where a proxy opens them in vain",
+    )
     requery_interval: float = _setting(
         0.05, "least seconds between two runs of a live query that can only be re-run whole", least=0
     )

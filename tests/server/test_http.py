@@ -27,7 +27,7 @@ from tests.server.network import (
     serving,
     upgrade,
 )
-from trigger_ddp.server import http, http1
+from trigger_ddp.server import http, http1, sockjs
 from trigger_ddp.server.exchange import Request, Response
 
 
@@ -227,6 +227,17 @@ async def test_sockjs_info() -> None:
         assert again != body
         assert headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in headers
+
+
+@in_trio
+async def test_sockjs_without_a_websocket() -> None:
+    async with serving(sockjs=sockjs.Options(websocket=False)) as served:
+        client = network.WireClient(await served.connect())
+        _, _, body = await ask(client, request("GET /sockjs/info"))
+        assert json.loads(body)["websocket"] is False
+        status, _, _ = await ask(client, upgrade("/sockjs/000/abc/websocket"))
+        assert status == 404
+        await served.open("/websocket")
 
 
 @in_trio

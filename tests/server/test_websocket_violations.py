@@ -96,7 +96,6 @@ def test_broken_sockjs_framing_closes(text: str) -> None:
             client = await served.open(SOCKJS)
             assert await client.text() == "o"
             await client.send(masked(network.TEXT, text.encode()))
-            assert await client.text() == 'c[3000,"Broken framing."]'
             assert await client.close_code() == 3000
 
     scenario()
@@ -155,4 +154,4 @@ async def test_more_messages_in_a_frame_than_anybody_means() -> None:
         client = await served.open(SOCKJS)
         assert await client.text() == "o"
         await client.send(masked(network.TEXT, json.dumps([""] * 10_001).encode()))
-        assert await client.text() == 'c[3000,"Broken framing."]'
+        assert await client.close_code() == 3000

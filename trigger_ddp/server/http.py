@@ -281,7 +281,7 @@ class _Conversation:
     async def _answer(self, request: Request) -> Response | StreamingResponse | _Upgrade:
         """Send the answer to a request, unless it is to become a WebSocket."""
         ddp = self._app.on_connection
-        wire = _wire_of(request.raw_path)
+        wire = _wire_of(request.raw_path, self._app.sockjs)
         outcome: Response | StreamingResponse | _Upgrade
         if _is_reserved(request.path):
             outcome = await self._ask(self._app.operations, request)
@@ -393,11 +393,11 @@ class _Conversation:
             await self._http.send(*waiting, h11.EndOfMessage())
 
 
-def _wire_of(raw_path: str) -> Wire | None:
+def _wire_of(raw_path: str, options: sockjs.Options) -> Wire | None:
     """The framing of the WebSocket at a path, or None if there is no WebSocket."""
     if raw_path in _RAW_PATHS:
         return Wire.RAW
-    return Wire.SOCKJS if sockjs.is_session(raw_path) else None
+    return Wire.SOCKJS if options.websocket and sockjs.is_session(raw_path) else None
 
 
 def _is_sockjs(raw_path: str) -> bool:

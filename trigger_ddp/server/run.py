@@ -188,7 +188,7 @@ async def _main(
                 on_connection=opener(service),
                 handler=options.handler,
                 limits=sessions.limits,
-                sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie),
+                sockjs=sockjs.Options(conf.sockjs_url, conf.sockjs_cookie, conf.sockjs_websocket),
                 sessions=sessions,
                 web=web,
                 forwarded_count=conf.forwarded_count,

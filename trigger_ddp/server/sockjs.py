@@ -61,10 +61,12 @@ class Options:
         script_url: where the iframe page, which very old browsers use, finds sockjs-client: the release
             that the application itself uses.
         cookie: set a cookie ``JSESSIONID``, by which some load balancers send a client to one process.
+        websocket: whether clients are to try a WebSocket first.
     """
 
     script_url: str = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js"
     cookie: bool = False
+    websocket: bool = True
 
 
 class BrokenFraming(Exception):
@@ -130,7 +132,7 @@ def _info(request: Request, options: Options) -> Response:
     if request.method not in ("GET", "HEAD"):
         return not_allowed("OPTIONS", "GET", "HEAD")
     info = {
-        "websocket": True,
+        "websocket": options.websocket,
         "origins": ["*:*"],
         "cookie_needed": options.cookie,
         "entropy": secrets.randbits(32),  # browsers once had no good source of their own

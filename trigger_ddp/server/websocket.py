@@ -174,7 +174,7 @@ class WebSocketConnection:
                 try:
                     self._pending = iter(sockjs.unframe(message))
                 except sockjs.BrokenFraming:
-                    await self.close(3000, "Broken framing.")
+                    await self.close(3000, "Broken framing.", abruptly=True)
 
     def _is_too_large(self, message: str) -> bool:
         # trio-websocket counts characters; most messages are too short for that to make a difference.
@@ -205,7 +205,9 @@ class WebSocketConnection:
         """Wait until the connection is gone."""
         await self._channel.ended.wait()
 
-    async def close(self, code: int = 1000, reason: str = "", ending: Ending | None = None) -> None:
+    async def close(
+        self, code: int = 1000, reason: str = "", ending: Ending | None = None, *, abruptly: bool = False
+    ) -> None:
         """Send what waits and a close frame, wait for the client's, and close the socket.
 
         Takes at most `Limits.close_seconds` and a moment of lingering; a client that does not answer is
@@ -216,11 +218,12 @@ class WebSocketConnection:
             code: a WebSocket close code.
             reason: for the client, at most 123 bytes of UTF-8; more is cut off.
             ending: see there; by default what the code stands for.
+            abruptly: a SockJS client is not told in its own way, as SockJS has it for broken framing.
         """
         if self._closing is not None:
             await self._channel.ended.wait()
             return
-        self._begin_close(code, reason, ending)
+        self._begin_close(code, reason, ending, abruptly)
         with trio.move_on_after(self._limits.close_seconds) as patience:
             self._reader.cancel_when_done(patience)
             await self._websocket.aclose(code, reason or None)
@@ -247,7 +250,9 @@ class WebSocketConnection:
             self._channel.seal()
         self._channel.abort(reason, ending)
 
-    def _begin_close(self, code: int, reason: str, ending: Ending | None = None) -> None:
+    def _begin_close(
+        self, code: int, reason: str, ending: Ending | None = None, abruptly: bool = False
+    ) -> None:
         self._channel.seal()
         if already := self.close_reason:
             self._closing, self._ending = already, self.ending
@@ -255,7 +260,7 @@ class WebSocketConnection:
         self._closing = f"closed by the server: {code} {reason}".rstrip()
         self._ending = ending or of_our_code(code)
         self.closed_here = True
-        if self.wire is Wire.SOCKJS:
+        if self.wire is Wire.SOCKJS and not abruptly:
             told = (code, reason) if reason or code != 1000 else (3000, "Go away!")
             self._channel.append(frames.sockjs_close_frame(*told))  # after which SockJS allows no other
 
