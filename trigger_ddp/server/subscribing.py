@@ -148,8 +148,8 @@ class Publications:
         with self._errors_of(subscription):
             compiled = await self._compile(compile_publication, publication, subscription.params, context)
             caught_up = await self._hold(subscription, compiled)
-            await self._present(subscription)
             await caught_up()
+            await self._present(subscription)
             if session.runs(subscription):
                 session.ready(subscription)
         if subscription.error is not None:
@@ -190,10 +190,10 @@ class Publications:
     async def _hold(
         self, subscription: Subscription, compiled: list[CompiledQuery]
     ) -> Callable[[], Awaitable[None]]:
-        """Hold the live queries. What is returned waits until they have told all committed before this call.
+        """Hold the live queries. What is returned waits until they have what was committed by now.
 
-        Who subscribes after a commit has it at `ready`, also of queries that others have loaded before.
-        Their documents need not wait for that.
+        Nothing of them may be told before that: queries that others have loaded may still hold what was taken
+        from this user before it subscribed.
         """
         shared = []
         for one in compiled:
@@ -265,8 +265,8 @@ class Publications:
                 if returned is not None:
                     compiled = await self._compile(compile_returned, publication, returned, context)
                     caught_up = await self._hold(subscription, compiled)
-                    await self._present(subscription)
                     await caught_up()
+                    await self._present(subscription)
                     handle.ready()
             except BaseExceptionGroup as group:
                 _, failure = group.split(trio.Cancelled)
@@ -328,8 +328,8 @@ class Publications:
                     held[subscription] = await self._hold(subscription, answer)
             for subscription, caught_up in held.items():
                 with self._errors_of(subscription):
-                    await self._present(subscription)
                     await caught_up()
+                    await self._present(subscription)
         with trio.move_on_after(PATIENCE):
             for handle in handles:
                 await _settled(handle)
