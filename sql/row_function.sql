@@ -8,10 +8,9 @@
 -- Made by "manage.py ddp_install_triggers --for-each row"; its --check says whether this text is up to date.
 #variable_conflict use_column
 DECLARE
-  keys pg_catalog.text;       -- what to tell of the only row
-  before pg_catalog.text;     -- of the row as it was
+  keys pg_catalog.text;    -- what to tell of the row
+  before pg_catalog.text;  -- of the row as it was
   unchanged pg_catalog.bool;
-  stayed pg_catalog.bool;     -- whether all of its keys are what they were
 BEGIN
 {one}
   PERFORM pg_catalog.pg_notify({channel}, {payload_of_one});

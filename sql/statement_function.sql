@@ -6,17 +6,22 @@
 -- Made by "manage.py ddp_install_triggers"; its --check says whether this text is up to date.
 #variable_conflict use_column
 DECLARE
-  keys pg_catalog.text;       -- what to tell of the only row
-  before pg_catalog.text;     -- of the row as it was
+  keys pg_catalog.text;    -- what to tell of the only row
+  before pg_catalog.text;  -- of the row as it was
   unchanged pg_catalog.bool;
-  stayed pg_catalog.bool;     -- whether all of its keys are what they were
 BEGIN
   PERFORM FROM {counted} OFFSET 1;
   IF NOT FOUND THEN
     -- Nearly every statement writes one row.
 {one}
-    -- As a condition: PERFORM would be one more query.
-    IF pg_catalog.pg_notify({channel}, {payload_of_one}) IS NOT NULL THEN
+    IF FOUND THEN
+      -- As a condition: PERFORM would be one more query.
+      IF pg_catalog.pg_notify({channel}, {payload_of_one}) IS NOT NULL THEN
+        RETURN NULL;
+      END IF;
+    END IF;
+    PERFORM FROM {counted};
+    IF NOT FOUND THEN
       RETURN NULL;
     END IF;
   END IF;

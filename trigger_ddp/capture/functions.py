@@ -119,10 +119,7 @@ class _Body:
         """Statements that read the first row."""
         common = {"missing": self.missing(), "keys": self.keys()}
         if self.event == "update":
-            columns = [sql.Identifier(column.name) for column in (*self.primary_key, *self.foreign_keys)]
-            return script("one_updated").fill(
-                **common, key=sql.SQL(", ").join(columns), old_rows=rows["OLD"], new_rows=rows["NEW"]
-            )
+            return script("one_updated").fill(**common, old_rows=rows["OLD"], new_rows=rows["NEW"])
         return script("one_written").fill(**common, rows=rows["OLD" if self.event == "delete" else "NEW"])
 
     def every(self, rows: Mapping[str, sql.Composable]) -> sql.Composable:
