@@ -15,7 +15,6 @@ most that it has had.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import socket
@@ -153,11 +152,7 @@ def _price(value: object) -> Decimal:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    parser = report.parser(__doc__)
     options = parser.parse_args()
     books, authors, narrow, wide, rounds = 100_000, 1_000, 95, 5, 5
     if options.quick:

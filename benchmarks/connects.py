@@ -248,12 +248,8 @@ def everybody(major: int) -> Iterator[list[Target]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
+    parser = report.parser(__doc__)
     parser.add_argument("--serve", nargs=2, metavar=("KIND", "TEXTS"), help=argparse.SUPPRESS)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
     if options.serve:
         kind, texts = options.serve

@@ -9,7 +9,6 @@ clients send, each could be compressed too; the server would have to bound what 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import signal
@@ -102,11 +101,7 @@ def measure(found: report.Report, documents: list[bytes], changed: list[bytes], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    parser = report.parser(__doc__)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and files are removed
     found = report.Report("deflate", str(options.major))

@@ -39,7 +39,6 @@ alone allows.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -301,12 +300,8 @@ def tell(found: report.Report, mode: Mode, clients: int, measured: dict[str, tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
+    parser = report.parser(__doc__)
     parser.add_argument("--clients", type=int, default=1000, help="of each server (default: 1000)")
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
     clients, count, rounds = (20, 10, 1) if options.quick else (options.clients, 50, 5)
     single, tens = Mode("one by one", count, 1, 1), Mode("tens", count, 10, 10)

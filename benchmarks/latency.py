@@ -19,7 +19,6 @@ so that a machine that gets slower meanwhile slows both. It fails unless every u
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import statistics
@@ -105,17 +104,13 @@ def both(major: int, subscriptions: int) -> Iterator[tuple[dict[str, Path], psyc
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
+    parser = report.parser(__doc__)
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[10, 100, 1000],
         help="updates a second, up to 1000 (default: 10 100 1000)",
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=15, help="on each path at each rate (default: 15)")
     parser.add_argument("--subscriptions", type=int, default=1, help="of the client (default: 1)")
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     options = parser.parse_args()
     if options.quick:
         options.rates, options.seconds = [100.0], 0.5

@@ -19,7 +19,6 @@ collected for the sake of the measurement.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -187,11 +186,7 @@ def ours(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    parser = report.parser(__doc__)
     options = parser.parse_args()
     counts = (40, 80) if options.quick else (1000, 5000)
     sizes = (200, 40, 4, 2, 20) if options.quick else (DOCUMENTS, EACH, FEW, 30, 4000)

@@ -13,15 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tests import postgres
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Distributions whose versions stand in every report, as far as they are installed.
 DISTRIBUTIONS = ("django", "psycopg", "trio", "trio-websocket", "msgspec", "websockets")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--quick``, which looks whether it is right and measures nothing, and ``--json FILE``."""
-    parser.add_argument("--quick", action="store_true", help="only look whether it runs and is right")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """With what all benchmarks understand: ``--quick``, ``--json FILE``, ``--major NUMBER``.
+
+    Args:
+        description: printed by ``--help`` as it is.
+    """
+    new = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    new.add_argument("--quick", action="store_true", help="only look whether it runs and is right")
+    new.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    new.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    return new
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,6 @@ says what went wrong. It takes Linux, for the clocks of other processes.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import resource
 import signal
@@ -154,9 +153,7 @@ def allow_files(count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.parser(__doc__)
     parser.add_argument(
         "--subscriptions", type=numbers, metavar="N,N…", help="how many (default: 100,1000,10000,50000)"
     )
@@ -170,8 +167,6 @@ def main() -> None:
     parser.add_argument(
         "--only", help="cases whose title starts so: filter, join, window, one; '': all (default: filter)"
     )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
     arguments = parser.parse_args()
     subscriptions = arguments.subscriptions or ([5, 20] if arguments.quick else [100, 1000, 10_000, 50_000])
     if arguments.only is None:

@@ -21,7 +21,6 @@ The server is ``trigger-ddp serve``; server, floor, clients and PostgreSQL are p
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -292,11 +291,7 @@ def measure(cluster: postgres.Cluster, size: Size, found: report.Report) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    parser = report.parser(__doc__)
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and files are removed

@@ -7,7 +7,6 @@ are installed. They take turns; printed are the medians.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -63,11 +62,7 @@ def check(environ: dict[str, str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    parser = report.parser(__doc__)
     options = parser.parse_args()
     rounds = 1 if options.quick else 10
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and files are removed

@@ -20,7 +20,6 @@ the best, which other work on the machine has disturbed least.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -174,11 +173,7 @@ def measured(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_arguments(parser)
-    parser.add_argument("--major", type=int, default=max(postgres.binaries()), help="PostgreSQL's version")
+    parser = report.parser(__doc__)
     parser.add_argument("--seconds", type=int, default=2, help="of each run of pgbench (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     options = parser.parse_args()
