@@ -10,7 +10,7 @@ DECLARE
   before pg_catalog.text;  -- of the row as it was
   unchanged pg_catalog.bool;
 BEGIN
-  PERFORM FROM {counted} OFFSET 1;
+  PERFORM FROM {counted} OFFSET 1 LIMIT 1;  -- without the limit all are read, and kept in memory
   IF NOT FOUND THEN
     -- Nearly every statement writes one row.
 {one}

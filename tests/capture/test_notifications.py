@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -346,6 +348,61 @@ def test_a_renamed_or_dropped_column_does_not_fail_the_statement(db: Database, l
         assert set(write()) == {BULK}
         conn.execute("ALTER TABLE thing DROP n; ALTER TABLE thing ADD n int")
         assert set(write()) == {BULK}
+
+
+NAMES_OF_FUNCTIONS = (
+    "keys", "whole", "key1", "before", "unchanged", "written", "replaced", "item", "size", "used",
+    "missing", "one", "r", "o", "n", "old_rows", "new_rows",
+)  # fmt: skip
+
+
+@LEVELS
+@pytest.mark.parametrize("rows", [1, 2])
+def test_columns_may_be_called_what_functions_call_their_own(db: Database, level: Level, rows: int) -> None:
+    fields = {
+        name: models.ForeignKey("self", models.CASCADE, db_constraint=False, db_column=name, related_name="+")
+        for name in NAMES_OF_FUNCTIONS
+    }
+    table = Table.from_model(model("thing", id=models.IntegerField(primary_key=True), **fields))
+    with db.connect() as conn, listening(db, table) as ear:
+
+        def write() -> list[Change | Gap]:
+            with db.connect() as writer:
+                writer.execute("INSERT INTO thing SELECT i FROM generate_series(1, %s) i", [rows])
+                writer.execute("UPDATE thing SET extra = 1")
+                writer.execute("DELETE FROM thing")
+            return ear.changes()
+
+        columns = ", ".join(f"{name} int" for name in NAMES_OF_FUNCTIONS)
+        conn.execute(f"CREATE TABLE thing (id int PRIMARY KEY, {columns}, extra int)")
+        install_on(table, level=level)
+        told = write()
+        assert {row[0] for change in told if isinstance(change, Change) for row in change.rows} == {
+            str(number) for number in range(1, rows + 1)
+        }
+        for name in NAMES_OF_FUNCTIONS:
+            conn.execute(f"ALTER TABLE thing DROP {name}")
+            assert write() == told
+        conn.execute("ALTER TABLE thing RENAME id TO code")
+        assert set(write()) == {BULK}
+
+
+def test_a_bulk_statement_keeps_no_rows_in_memory(db: Database) -> None:
+    table = thing()
+
+    def most_memory(conn: psycopg.Connection) -> int:
+        status = Path(f"/proc/{conn.info.backend_pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) // 1024
+
+    with db.connect() as conn, db.connect() as another:
+        conn.execute("CREATE TABLE thing (id int, owner_id int); CREATE TABLE other (id int, owner_id int)")
+        conn.execute("ALTER TABLE thing ADD PRIMARY KEY (id); ALTER TABLE other ADD PRIMARY KEY (id)")
+        install_on(table)
+        another.execute("INSERT INTO other SELECT i FROM generate_series(1, 500000) i")
+        conn.execute("INSERT INTO thing SELECT i FROM generate_series(1, 500000) i")
+        assert most_memory(conn) - most_memory(another) < 20  # MiB; kept they are some 40
 
 
 @LEVELS
