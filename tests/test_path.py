@@ -74,6 +74,21 @@ def test_who_subscribes_after_a_commit_is_told_nothing_of_before_by_a_query_that
         assert late.violations == []
 
 
+def test_nor_by_a_query_that_others_just_load(shelf, server, client):
+    client.start_subscription("AuthorsThatTakeTime")
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with DDPClient(server.url) as late:
+        while shelf.psql(sleeping).strip() != "1":
+            time.sleep(0.01)
+        shelf.psql("UPDATE bookstore_author SET name = 'New' || name")
+        late.subscribe("AuthorsThatTakeTime")
+        names = [fields["name"] for fields in late.documents["bookstore.author"].values()]
+        assert names
+        assert all(name.startswith("New") for name in names)
+        told = [message for message in late.messages if message.get("collection") == "bookstore.author"]
+        assert {message["msg"] for message in told} == {"added"}, "at once as they are"
+
+
 def test_a_filter_lets_documents_in_and_out(shelf, server, client):
     client.subscribe("CheapBooks", 6)
     assert set(client.documents[BOOK]) == {"1"}

@@ -151,6 +151,18 @@ def test_after_a_login_changes_are_told(people: Database, client: DDPClient) -> 
     }  # fmt: skip
 
 
+def test_a_query_that_stays_has_new_company(people: Database, client: DDPClient) -> None:
+    ok(client.call("become", 1))
+    client.subscribe("script", "any", [["authors", "d"]])
+    client.subscribe("AuthorsOfMyLetter")
+    ok(client.call("become", 2))  # whose letters have it, too
+    since = len(client.messages)
+    people.psql("DELETE FROM bookstore_author WHERE name = 'd'")
+    client.wait_until(lambda: "100" not in client.documents[AUTHORS])
+    client.settle()
+    assert told(client, since).count(("removed", AUTHORS, "100")) == 1
+
+
 def test_a_subscription_that_only_some_may_have(people: Database, client: DDPClient) -> None:
     ok(client.call("become", 1))
     members, keepers = client.subscribe("Members"), client.subscribe("MyKeepers")

@@ -73,6 +73,15 @@ def test_changes_during_a_look_make_one_next_look(engine):
     assert set(following.keys or ()) == {("a",), ("b",), ("c",)}
 
 
+def test_whether_a_live_query_may_hold_what_was_before(engine):
+    query = engine.acquire(compiled())
+    assert not query.is_begun
+    [load] = engine.due(0)
+    assert query.is_begun
+    answer(engine, load)
+    assert query.is_begun
+
+
 def test_keys_are_looked_at_at_once_and_whole_runs_are_throttled(engine):
     loaded(engine, compiled(EVERYTHING))
     engine.receive(change("a"))

@@ -207,6 +207,13 @@ class AuthorsDependingOnTags(Publication):
         return [Author.objects.all()]
 
 
+class AuthorsThatTakeTime(Publication):
+    """Reading them takes a third of a second for each."""
+
+    def get_queries(self) -> list[Any]:
+        return [Author.objects.annotate(slept=RawSQL("pg_sleep(0.3)::text", ()))]
+
+
 class AuthorsCalledLikeTags(Publication):
     """Reads the tags where not even PostgreSQL's plan tells."""
 
@@ -367,6 +374,7 @@ API.register(
     [
         KeepersById, SpeciesByCode, StallsByNumber, KeepersNamed, SpeciesAndStalls, Authors,
         AuthorsDependingOnTags, AuthorsCalledLikeTags, AuthorsCalledLikeTagsLive, OfAnotherDatabase, Exits,
+        AuthorsThatTakeTime,
         RefusesInTheClientsLanguage, HostileMethods, RandomMethods, DjangosErrors,
         RaisesDjangos, RaisesDjangosInAFunction, PersonalKeepers, MyPersonalKeepers,
     ]

@@ -121,6 +121,20 @@ def test_closed_when_it_is_lost_and_nobody_has_noticed(closed: bool) -> None:
     run(test)
 
 
+def test_nobody_comes_back_to_one_that_is_ending() -> None:
+    async def test(service: Service, nursery: trio.Nursery, opened: Opened) -> None:
+        conversation, connection = opened()
+        nursery.start_soon(conversation.serve, connection)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.ended.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert comes_back(conversation)
+        conversation.end("a test wants it")
+        assert not comes_back(conversation), "its tasks have not ended yet, and will"
+
+    run(test)
+
+
 def test_a_failure_in_reading_ends_it() -> None:
     async def test(service: Service, nursery: trio.Nursery, opened: Opened) -> None:
         conversation, connection = opened()

@@ -76,6 +76,12 @@ class LiveQuery:
         """What knows which live queries hold a document, without asking each."""
         return self.shape
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has been loaded, or is just being."""
+        running = self.shape.running
+        return self.state is State.LIVE or (running is not None and self in running.queries)
+
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Call back once the first look succeeded or failed; at once if that has been."""
         if self.state is State.LOADING:

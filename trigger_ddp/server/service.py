@@ -373,8 +373,12 @@ class Service:
 
     # -- live queries ---------------------------------------------------------------------------
 
-    async def hold(self, compiled: CompiledQuery) -> LiveQuery:
+    async def hold(self, compiled: CompiledQuery, begun: list[LiveQuery] | None = None) -> LiveQuery:
         """The live query for ``compiled``, its tables being listened to. Pair with `let_go`.
+
+        Args:
+            compiled: the query.
+            begun: gets the live query, if what it holds, or will hold first, may be of before this call.
 
         Raises:
             TriggersMissing: a table it reads has no current trigger, and the settings insist on one.
@@ -388,6 +392,8 @@ class Service:
             self._unuse(compiled.shape)
             raise
         query = self.engine.acquire(compiled)
+        if begun is not None and query.is_begun:
+            begun.append(query)
         if self._lingering.take(query):
             self._release(query)  # whoever let go last kept it for this
         self._continue()

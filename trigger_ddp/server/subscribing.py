@@ -192,21 +192,19 @@ class Publications:
     ) -> Callable[[], Awaitable[None]]:
         """Hold the live queries. What is returned waits until they have what was committed by now.
 
-        Nothing of them may be told before that: queries that others have loaded may still hold what was taken
-        from this user before it subscribed.
+        Nothing of them may be told before that: queries that others have loaded, or just load, may still hold
+        what was taken from this user before it subscribed.
         """
-        shared = []
+        begun: list[LiveQuery] = []
         for one in compiled:
-            query = await self._service.patiently(partial(self._service.hold, one))
+            query = await self._service.patiently(partial(self._service.hold, one, begun))
             if self._lives(subscription):
                 subscription.held.append(query)
-                if query.state is State.LIVE:
-                    shared.append(query)
-                else:
+                if query.state is State.LOADING:
                     self._charge(LOAD)
             else:
                 self._service.let_go(query)
-        return self._service.catching_up(shared).wait if shared else trio.lowlevel.checkpoint
+        return self._service.catching_up(begun).wait if begun else trio.lowlevel.checkpoint
 
     async def _present(self, subscription: Subscription) -> None:
         """Tell the client of the queries that the subscription holds, or leave it to the switch."""
