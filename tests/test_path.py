@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import psycopg
@@ -13,6 +12,7 @@ from websockets.sync.client import connect
 from tests.conftest import Database
 from tests.ddp import DDPClient
 from tests.serving import Server
+from tests.test_operations import eventually
 
 BOOK, AUTHOR = "bookstore.book", "bookstore.author"
 
@@ -64,8 +64,13 @@ def test_who_subscribes_after_a_commit_is_told_nothing_of_before_by_a_query_that
         # so that the server can't look at what is written now
         other.execute("LOCK TABLE bookstore_book_tags")
         shelf.psql("UPDATE bookstore_book SET title = 'New' WHERE id = 1")
+        last_said = (
+            "SELECT query_start FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'trigger_ddp listener'"
+        )
+        before = shelf.psql(last_said)
         subscription = late.start_subscription("AllBooks")
-        time.sleep(0.3)
+        eventually(lambda: shelf.psql(last_said) != before)  # its fence
         assert not late.documents[BOOK]
         other.rollback()
         late.wait_for(lambda message: message == {"msg": "ready", "subs": [subscription]})
@@ -78,8 +83,7 @@ def test_nor_by_a_query_that_others_just_load(shelf, server, client):
     client.start_subscription("AuthorsThatTakeTime")
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     with DDPClient(server.url) as late:
-        while shelf.psql(sleeping).strip() != "1":
-            time.sleep(0.01)
+        eventually(lambda: shelf.psql(sleeping).strip() == "1")
         shelf.psql("UPDATE bookstore_author SET name = 'New' || name")
         late.subscribe("AuthorsThatTakeTime")
         names = [fields["name"] for fields in late.documents["bookstore.author"].values()]

@@ -61,14 +61,19 @@ def test_writing_partitions_directly_tells_of_the_root(db: Database, level: Leve
             assert told(ear.changes()) == expected, statement
 
 
+LOW_AND_HIGH = """
+    CREATE TABLE thing (id int PRIMARY KEY) PARTITION BY RANGE (id);
+    CREATE TABLE low PARTITION OF thing FOR VALUES FROM (0) TO (100);
+    CREATE TABLE high PARTITION OF thing FOR VALUES FROM (100) TO (200)
+"""
+
+
 def test_a_row_that_moves_to_another_partition(db: Database) -> None:
     table = plain()
     with db.connect() as conn, listening(db, table) as ear:
         conn.execute(
-            """
-            CREATE TABLE thing (id int PRIMARY KEY) PARTITION BY RANGE (id);
-            CREATE TABLE low PARTITION OF thing FOR VALUES FROM (0) TO (100);
-            CREATE TABLE high PARTITION OF thing FOR VALUES FROM (100) TO (200);
+            f"""
+            {LOW_AND_HIGH};
             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
             INSERT INTO thing VALUES (1), (2), (3), (4);
             """
@@ -91,14 +96,7 @@ def test_a_row_that_merge_moves_to_another_partition(db: Database, level: Level)
     """PostgreSQL fires none of the statement-level triggers for it: docs/capture.md says so."""
     table = plain()
     with db.connect() as conn, listening(db, table) as ear:
-        conn.execute(
-            """
-            CREATE TABLE thing (id int PRIMARY KEY) PARTITION BY RANGE (id);
-            CREATE TABLE low PARTITION OF thing FOR VALUES FROM (0) TO (100);
-            CREATE TABLE high PARTITION OF thing FOR VALUES FROM (100) TO (200);
-            INSERT INTO thing VALUES (1);
-            """
-        )
+        conn.execute(f"{LOW_AND_HIGH}; INSERT INTO thing VALUES (1)")
         install_on(table, level=level)
         conn.execute(
             "MERGE INTO thing USING (VALUES (1)) it (id) ON thing.id = it.id"
