@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -204,6 +205,14 @@ def test_what_waits_too_long(db: Database, serve: Callable[..., Server]) -> None
         server.wait_for_log("late: closed", 10)
         list(socket)
         assert socket.close_code == 1002
+
+
+def test_without_a_websocket(serve: Callable[..., Server]) -> None:
+    server = serve(DDP_SOCKJS_WEBSOCKET="false")
+    with urllib.request.urlopen(f"{server.url}/sockjs/info", timeout=10) as answer:
+        assert json.load(answer)["websocket"] is False
+    with DDPClient(server.url, wire=SockJSHTTPWire("xhr_streaming")) as client:
+        client.settle()
 
 
 def test_sessions_are_bounded(serve: Callable[..., Server]) -> None:
